@@ -1,0 +1,1 @@
+"""Benchmarks: official files -> one columnar graph store -> batches; knows nothing of predictors."""

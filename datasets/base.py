@@ -1,0 +1,184 @@
+"""What every benchmark is to the rest of narbench: a Lightning data module over one graph store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datasets.graph import GraphBatch, TaskSpec
+from datasets.protocols import ProtocolConfig, Split, prove_disjoint, split
+from datasets.sources import Source, prepare_store
+from datasets.store import GraphStore
+
+Rows = NDArray[np.int64]
+
+
+@dataclass
+class LabelConfig:
+    """Label column of each role."""
+
+    train: str
+    val: str
+    test: str
+
+
+@dataclass
+class DatasetConfig:
+    """A benchmark and where its files are.
+
+    Attributes:
+        target: ``module:Class`` of the data module.
+        name: benchmark name.
+        root: folder with the official files.
+        cache: folder for the converted stores.
+        checksum: refuse a file whose published checksum differs.
+        labels: label column of each role.
+    """
+
+    target: str
+    name: str
+    root: str
+    cache: str
+    checksum: bool
+    labels: LabelConfig
+
+
+@dataclass
+class LoadingConfig:
+    """How batches are drawn.
+
+    Attributes:
+        batch_size: graphs of a training batch.
+        eval_batch_size: graphs of an evaluation batch.
+        batching: ``shuffled``, or ``by_size`` for batches of graphs with equally many tokens (the official samplers).
+    """
+
+    batch_size: int
+    eval_batch_size: int
+    batching: str
+
+
+class GraphRows(Dataset[GraphBatch]):
+    """Indexable by an array of rows: one vectorised gather per batch."""
+
+    def __init__(self, store: GraphStore, target: str) -> None:
+        self.store = store
+        self.target = target
+
+    def __getitem__(self, rows: Rows) -> GraphBatch:
+        return self.store.batch(rows, self.target)
+
+
+class EpochSampler(Sampler[Rows]):
+    """Batches of rows in an order that is a pure function of the seed and the epoch.
+
+    Args:
+        rows: rows to draw.
+        batch_size: rows of a batch; the last batch may be smaller.
+        seed: of the shuffling; None keeps the order of ``rows``.
+        sizes: tokens of each row (same length as ``rows``); given, every batch holds graphs of one size.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int | None = None, sizes: Rows | None = None) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sizes = np.zeros(len(rows), np.int64) if sizes is None else sizes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(-(-int(n) // self.batch_size) for n in np.unique(self.sizes, return_counts=True)[1])
+
+    def __iter__(self) -> Iterator[Rows]:
+        if self.seed is None:
+            yield from self._cut(self.rows)
+            return
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.rows))
+        buckets = [order[self.sizes[order] == size] for size in np.unique(self.sizes)]
+        batches = [batch for bucket in buckets for batch in self._cut(self.rows[bucket])]
+        for index in rng.permutation(len(batches)):
+            yield batches[index]
+
+    def _cut(self, rows: Rows) -> list[Rows]:
+        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+
+
+class Benchmark(LightningDataModule, ABC):
+    """A benchmark under a protocol.
+
+    Subclasses name their ``task``, ``unit`` and ``sources``; everything else is shared.
+    """
+
+    task: ClassVar[str]
+    unit: ClassVar[str]
+
+    def __init__(self, config: DatasetConfig, protocol: ProtocolConfig, loading: LoadingConfig, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.protocol = protocol
+        self.loading = loading
+        self.seed = seed
+        self.store: GraphStore
+        self.parts: Split
+
+    @property
+    @abstractmethod
+    def sources(self) -> tuple[Source, ...]:
+        """The forms this benchmark is published in, best first."""
+
+    def open_store(self) -> GraphStore:
+        """The benchmark's store, converted from the official file on first use."""
+        root, cache = Path(self.config.root).expanduser(), Path(self.config.cache).expanduser()
+        return prepare_store(self.config.name, root, cache, self.sources, checksum=self.config.checksum)
+
+    def prepare_data(self) -> None:
+        """Convert the official file once (Lightning calls this on one process only)."""
+        self.open_store()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Map the store and apply the protocol."""
+        if hasattr(self, "parts"):
+            return
+        self.store = self.open_store()
+        self.parts = split(self.store, self.protocol, self.config.labels.train, self.config.labels.test)
+        if not self.parts.leaks:
+            prove_disjoint(self.store, self.parts)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What a predictor is told about the benchmark."""
+        manifest = self.store.manifest
+        return TaskSpec(self.task, manifest.operations, tuple(manifest.static), self.unit)
+
+    def train_dataloader(self, sizes: Rows | None = None) -> DataLoader[GraphBatch]:
+        """Shuffled training batches; ``sizes`` (tokens of each training row) makes them ``by_size``."""
+        sampler = EpochSampler(self.parts.train, self.loading.batch_size, self.seed, sizes)
+        return self._loader(sampler, self.config.labels.train)
+
+    def eval_dataloader(self, rows: Rows, label: str) -> DataLoader[GraphBatch]:
+        """``rows`` in order, in large batches."""
+        return self._loader(EpochSampler(rows, self.loading.eval_batch_size), label)
+
+    def val_dataloader(self) -> DataLoader[GraphBatch]:
+        """Validation batches."""
+        return self.eval_dataloader(self.parts.val, self.config.labels.val)
+
+    def test_dataloader(self) -> DataLoader[GraphBatch]:
+        """Test batches."""
+        return self.eval_dataloader(self.parts.test, self.config.labels.test)
+
+    def _loader(self, sampler: EpochSampler, label: str) -> DataLoader[GraphBatch]:
+        return DataLoader(GraphRows(self.store, label), sampler=sampler, batch_size=None)

@@ -1,0 +1,130 @@
+"""The graph types a predictor sees: ragged batches and their dense view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a predictor is asked to predict, and in which vocabulary its graphs are written.
+
+    Attributes:
+        task: ``accuracy`` or ``latency``.
+        operations: operation names; an ``op`` id is a position in this tuple.
+        static: names of the per-graph features in ``GraphBatch.static``.
+        unit: unit of the label (``fraction``, ``ms``).
+    """
+
+    task: str
+    operations: tuple[str, ...]
+    static: tuple[str, ...]
+    unit: str
+
+
+@dataclass(frozen=True)
+class DenseGraphs:
+    """Graphs padded to the largest of the batch (L nodes); padding is False in ``mask`` and ``adjacency``.
+
+    Attributes:
+        op: operation ids (B, L), 0 where padded.
+        mask: True where a node exists (B, L).
+        adjacency: ``adjacency[b, i, j]`` is True where data flows from node i to node j (B, L, L).
+    """
+
+    op: Tensor
+    mask: Tensor
+    adjacency: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """Nodes of each graph (B,)."""
+        return self.mask.sum(1)
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """B graphs with N nodes and E edges in all, ragged and PyG-compatible; nodes are in topological order.
+
+    Attributes:
+        op: operation ids (N,).
+        edge_index: (2, E) parent row 0, child row 1, numbered over the whole batch.
+        ptr: (B + 1,) first node of each graph, and N.
+        row: (B,) row of each graph in its store: the sample id that predictions are gathered by.
+        static: per-graph features (B,) by name.
+        labels: per-graph labels (B,) by name; NaN where the benchmark has none.
+        target_name: the label to predict.
+        attributes: (N, 8) operation attributes, where the benchmark has them.
+        output_shape: (N, 4) output dimensions, where the benchmark has them.
+    """
+
+    op: Tensor
+    edge_index: Tensor
+    ptr: Tensor
+    row: Tensor
+    static: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    target_name: str
+    attributes: Tensor | None = None
+    output_shape: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.row.shape[0]
+
+    @property
+    def target(self) -> Tensor:
+        """The label to predict (B,)."""
+        return self.labels[self.target_name]
+
+    @property
+    def count(self) -> Tensor:
+        """Nodes of each graph (B,)."""
+        return self.ptr.diff()
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """Graph of each node (N,)."""
+        return torch.repeat_interleave(self.count, output_size=self.op.shape[0])
+
+    @cached_property
+    def position(self) -> Tensor:
+        """Index of each node within its graph (N,)."""
+        return torch.arange(self.op.shape[0], device=self.op.device) - self.ptr[:-1][self.batch]
+
+    @cached_property
+    def dense(self) -> DenseGraphs:
+        """The padded view, built once."""
+        size = int(self.count.max()) if len(self) else 0
+        shape = (len(self), size)
+        op = self.op.new_zeros(shape)
+        mask = torch.zeros(shape, dtype=torch.bool, device=op.device)
+        adjacency = torch.zeros((*shape, size), dtype=torch.bool, device=op.device)
+        op[self.batch, self.position] = self.op
+        mask[self.batch, self.position] = True
+        parent, child = self.edge_index
+        adjacency[self.batch[parent], self.position[parent], self.position[child]] = True
+        return DenseGraphs(op, mask, adjacency)
+
+    def to(self, *args: Any, **kwargs: Any) -> GraphBatch:
+        """Move every tensor, as ``Tensor.to`` (Lightning's transfer hook)."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> GraphBatch:
+        """Pin every tensor (the loaders' hook)."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, move: Any) -> GraphBatch:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = move(value)
+            elif isinstance(value, Mapping):
+                changed[field.name] = {name: move(tensor) for name, tensor in value.items()}
+        return replace(self, **changed)

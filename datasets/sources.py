@@ -1,0 +1,100 @@
+"""Finding, checking and converting the official files of a benchmark."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pooch
+from rich.console import Console
+
+from datasets.errors import UserError
+from datasets.store import Columns, GraphStore, Manifest, write_store
+
+Reader = Callable[[Path], tuple[Columns, Manifest]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One form in which a benchmark is published.
+
+    Attributes:
+        pattern: glob of the file or folder below the data root.
+        what: what it is, for people.
+        page: the project page that links to the download.
+        read: converts it; the manifest's ``source`` is filled in by ``prepare_store``.
+        sha256: official checksum, where one is published.
+    """
+
+    pattern: str
+    what: str
+    page: str
+    read: Reader
+    sha256: str | None = None
+
+
+def find_source(name: str, root: Path, sources: tuple[Source, ...]) -> tuple[Source, Path]:
+    """The first source that is present below ``root``.
+
+    Raises:
+        UserError: saying exactly what to download, from which page, and where to put it.
+    """
+    for source in sources:
+        found = sorted(root.glob(source.pattern))
+        if found:
+            return source, found[0]
+    ways = "\n".join(f"  {root / s.pattern}\n      {s.what}; linked from {s.page}" for s in sources)
+    raise UserError(
+        f"{name}: no data in {root}. Put one of these there (the first found is used), or point dataset.root "
+        f"(--root) at the folder that has it:\n{ways}"
+    )
+
+
+def prepare_store(
+    name: str,
+    root: Path,
+    cache: Path,
+    sources: tuple[Source, ...],
+    *,
+    checksum: bool = True,
+    console: Console | None = None,
+) -> GraphStore:
+    """Open the store of a benchmark, converting the official file first if that was not done yet.
+
+    A store belongs to one version of one file (path, size, time): a changed file is converted anew.
+
+    Raises:
+        UserError: if nothing is found, a checksum differs or the file is not valid.
+    """
+    source, path = find_source(name, root, sources)
+    folder = cache / f"{name}-{_identity(path)}"
+    if (folder / "manifest.json").exists():
+        return GraphStore.open(folder)
+    console = console or Console(stderr=True)
+    digest = None
+    if path.is_file():
+        with console.status(f"{name}: checking {path.name}"):
+            digest = pooch.file_hash(str(path))
+        if checksum and source.sha256 and digest != source.sha256:
+            raise UserError(
+                f"{path}: sha256 {digest[:16]}... is not the published {source.sha256[:16]}...; the download is damaged "
+                "or of another version: download it again, or set dataset.checksum=false to read it all the same"
+            )
+    with console.status(f"{name}: converting {path.name}"):
+        columns, manifest = source.read(path)
+        facts: dict[str, Any] = {"file": path.name, "sha256": digest, "bytes": _size(path), "page": source.page}
+        store = write_store(folder, columns, replace(manifest, source=facts))
+    console.print(f"{name}: {len(store):,} graphs from {path} -> {folder}")
+    return store
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+
+
+def _identity(path: Path) -> str:
+    stamp = f"{path.resolve()} {_size(path)} {path.stat().st_mtime_ns}"
+    return hashlib.sha256(stamp.encode()).hexdigest()[:16]

@@ -1,0 +1,281 @@
+"""One immutable columnar table of graphs: how every benchmark is kept on disk and read back.
+
+A store is a folder with ``graphs.arrow`` (memory-mapped) or ``graphs.parquet`` (small enough to commit) and a
+``manifest.json``. Columns: ``key`` (official id), ``hash`` (canonical graph hash, 16 bytes), ``ops`` (list of operation
+ids in topological order), ``edges`` (list of parent, child pairs), ``static.<name>`` and ``label.<name>``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import torch
+from numpy.typing import NDArray
+
+from datasets.errors import UserError
+from datasets.graph import GraphBatch
+from datasets.ragged import Ragged
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds and where it came from.
+
+    Attributes:
+        name: benchmark name.
+        task: ``accuracy`` or ``latency``.
+        operations: vocabulary; an operation id is a position in it.
+        labels: unit of each label.
+        static: unit of each per-graph feature.
+        hash_rule: which canonical hash the ``hash`` column holds.
+        source: file the store was made from, with its sha256 and size.
+        rows: number of graphs.
+        fingerprint: sha256 of every column's content, independent of the container.
+    """
+
+    name: str
+    task: str
+    operations: tuple[str, ...]
+    labels: Mapping[str, str]
+    static: Mapping[str, str]
+    hash_rule: str
+    source: Mapping[str, Any]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    fingerprint: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The content of a store before it is written.
+
+    Attributes:
+        keys: official ids.
+        hashes: (B, 16) uint8.
+        ops: operation ids per graph.
+        edges: (parent, child) pairs per graph, values (E, 2).
+        static: per-graph features (B,).
+        labels: per-graph labels (B,).
+    """
+
+    keys: Sequence[str]
+    hashes: NDArray[np.uint8]
+    ops: Ragged
+    edges: Ragged
+    static: Mapping[str, NDArray[Any]]
+    labels: Mapping[str, NDArray[Any]]
+
+    def table(self) -> pa.Table:
+        """The Arrow table, in the column order of the schema."""
+        pairs = pa.FixedSizeListArray.from_arrays(pa.array(self.edges.values.reshape(-1)), 2)
+        arrays: dict[str, pa.Array] = {
+            "key": pa.array(self.keys, pa.string()),
+            "hash": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(16), len(self.hashes), [None, pa.py_buffer(np.ascontiguousarray(self.hashes))]
+            ),
+            "ops": pa.ListArray.from_arrays(pa.array(self.ops.offsets, pa.int32()), pa.array(self.ops.values)),
+            "edges": pa.ListArray.from_arrays(pa.array(self.edges.offsets, pa.int32()), pairs),
+        }
+        arrays |= {f"static.{name}": pa.array(column) for name, column in self.static.items()}
+        arrays |= {f"label.{name}": pa.array(column) for name, column in self.labels.items()}
+        return pa.table(arrays)
+
+    def check(self, operations: Sequence[str], source: str) -> None:
+        """Refuse unknown operations and edges that do not run forward.
+
+        Raises:
+            UserError: naming the source and the first offending key.
+        """
+        graph = np.repeat(np.arange(len(self.ops)), self.ops.counts)
+        unknown = np.flatnonzero(self.ops.values >= len(operations))
+        if len(unknown):
+            raise UserError(
+                f"{source}: row {self.keys[graph[unknown[0]]]}: operation id {self.ops.values[unknown[0]]} is unknown; "
+                f"ids 0-{len(operations) - 1} mean {', '.join(operations)}"
+            )
+        graph = np.repeat(np.arange(len(self.edges)), self.edges.counts)
+        parent, child = self.edges.values[:, 0], self.edges.values[:, 1]
+        bad = np.flatnonzero((parent >= child) | (child >= self.ops.counts[graph]))
+        if len(bad):
+            raise UserError(
+                f"{source}: row {self.keys[graph[bad[0]]]}: edge {parent[bad[0]]}->{child[bad[0]]} makes a cycle or leaves "
+                "the graph; nodes must be in topological order"
+            )
+
+
+class GraphStore:
+    """A read-only store; open one with ``GraphStore.open``."""
+
+    def __init__(self, table: pa.Table, manifest: Manifest) -> None:
+        self.table = table.combine_chunks()
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> GraphStore:
+        """Map the store in ``folder``.
+
+        Raises:
+            UserError: if the folder holds no complete store of this schema version.
+        """
+        manifest = _read_manifest(folder)
+        arrow, parquet = folder / "graphs.arrow", folder / "graphs.parquet"
+        try:
+            if arrow.exists():
+                table = pa.ipc.open_file(pa.memory_map(str(arrow))).read_all()
+            else:
+                table = pa.parquet.read_table(parquet)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(
+                f"{folder}: the graph table is unreadable ({error}); delete the folder and prepare again"
+            ) from None
+        if table.num_rows != manifest.rows:
+            raise UserError(f"{folder}: {table.num_rows} rows where the manifest says {manifest.rows}; prepare again")
+        return cls(table, manifest)
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    @cached_property
+    def ops(self) -> Ragged:
+        """Operation ids of every graph."""
+        return Ragged.from_arrow(self._array("ops"))
+
+    @cached_property
+    def edges(self) -> Ragged:
+        """Parent, child pairs of every graph."""
+        return Ragged.from_arrow(self._array("edges"))
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint8]:
+        """Canonical graph hashes (B, 16)."""
+        buffer = self._array("hash").buffers()[1]
+        return np.frombuffer(buffer, np.uint8, len(self) * 16).reshape(-1, 16)
+
+    def keys(self, rows: NDArray[np.int64]) -> pa.Array:
+        """Official ids of ``rows``."""
+        return self._array("key").take(pa.array(rows))
+
+    def label(self, name: str) -> NDArray[np.float64]:
+        """A label of every graph, NaN where absent.
+
+        Raises:
+            UserError: if the store has no such label, listing those it has.
+        """
+        if name not in self.manifest.labels:
+            known = ", ".join(self.manifest.labels)
+            raise UserError(f"{self.manifest.name} has no label {name!r}; it has {known}")
+        return self._floats(f"label.{name}")
+
+    def static(self, name: str) -> NDArray[np.float64]:
+        """A per-graph feature of every graph."""
+        return self._floats(f"static.{name}")
+
+    def batch(self, rows: NDArray[np.int64], target: str) -> GraphBatch:
+        """Gather ``rows`` into one batch whose label to predict is ``target``."""
+        ops, ptr = self.ops.take(rows)
+        edges, edge_ptr = self.edges.take(rows)
+        first_node = np.repeat(ptr[:-1], np.diff(edge_ptr))
+        edge_index = np.empty((2, len(edges)), np.int64)
+        np.add(edges[:, 0], first_node, out=edge_index[0])
+        np.add(edges[:, 1], first_node, out=edge_index[1])
+        return GraphBatch(
+            op=torch.from_numpy(ops.astype(np.int64)),
+            edge_index=torch.from_numpy(edge_index),
+            ptr=torch.from_numpy(ptr),
+            row=torch.from_numpy(rows),
+            static={name: _float32(self.static(name)[rows]) for name in self.manifest.static},
+            labels={target: _float32(self.label(target)[rows])},
+            target_name=target,
+        )
+
+    def _array(self, name: str) -> pa.Array:
+        column = self.table.column(name)
+        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+    def _floats(self, column: str) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = self._array(column).to_numpy(zero_copy_only=False)
+        return values
+
+
+def write_store(folder: Path, columns: Columns, manifest: Manifest, container: str = "arrow") -> GraphStore:
+    """Check ``columns`` and write them to ``folder`` in one step: it appears whole or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        columns: the graphs.
+        manifest: as far as the reader knows it; row count and fingerprint are filled in here.
+        container: ``arrow`` (memory-mapped) or ``parquet`` (small).
+
+    Raises:
+        UserError: for graphs that are not valid, or when the disk is full.
+    """
+    columns.check(manifest.operations, str(manifest.source["file"]))
+    table = columns.table()
+    whole = {**asdict(manifest), "rows": table.num_rows, "fingerprint": fingerprint(columns)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        if container == "arrow":
+            with pa.ipc.new_file(str(temporary / "graphs.arrow"), table.schema) as writer:
+                writer.write_table(table)
+        else:
+            pa.parquet.write_table(table, temporary / "graphs.parquet", compression="zstd")
+        (temporary / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: could not be written ({error.strerror or error}); free some space and prepare again"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return GraphStore.open(folder)
+
+
+def fingerprint(columns: Columns) -> str:
+    """Sha256 over the name, type and content of every column, the same in any container."""
+    digest = hashlib.sha256("\n".join(columns.keys).encode())
+    arrays = {"hash": columns.hashes}
+    for name, lists in (("ops", columns.ops), ("edges", columns.edges)):
+        arrays |= {name: lists.values, f"{name}.offsets": lists.offsets.astype(np.int64)}
+    arrays |= {f"static.{name}": column for name, column in columns.static.items()}
+    arrays |= {f"label.{name}": column for name, column in columns.labels.items()}
+    for name, array in arrays.items():
+        digest.update(f"\n{name} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no store here ({MANIFEST} is missing); run `narbench data prepare`") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); delete the folder and prepare again") from None
+    if content.get("schema_version") != SCHEMA_VERSION:
+        found = content.get("schema_version")
+        raise UserError(f"{path}: schema version {found}, this narbench reads {SCHEMA_VERSION}; prepare again")
+    return Manifest(**{**content, "operations": tuple(content["operations"])})
+
+
+def _float32(values: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32))

@@ -1,0 +1,80 @@
+"""The interface every predictor implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from datasets.graph import GraphBatch, TaskSpec
+from predictors.recipe import Recipe, build_optimizer
+
+
+@dataclass
+class PredictorConfig:
+    """Base of every predictor's configuration.
+
+    Attributes:
+        target: ``module:Class`` of the predictor.
+        name: the name it is chosen and reported by.
+    """
+
+    target: str
+    name: str
+
+
+class Predictor(LightningModule, ABC):
+    """Maps a batch of graphs to one number each, in label units.
+
+    A subclass is one file: a configuration dataclass named as its ``Config``, ``forward`` and ``loss``. Everything else
+    (optimiser, schedule, EMA, checkpoints, evaluation) comes from the recipe.
+
+    Attributes:
+        Config: configuration dataclass.
+        node_order_matters: False where the prediction is the same for every order of the nodes.
+        recipe: set by the harness before training.
+    """
+
+    Config: ClassVar[type[PredictorConfig]]
+    node_order_matters: ClassVar[bool] = False
+
+    def __init__(self, config: Any, spec: TaskSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.recipe: Recipe
+
+    @abstractmethod
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """Predictions (B,) in label units."""
+
+    @abstractmethod
+    def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is minimised."""
+
+    def token_counts(self, batch: GraphBatch) -> Tensor:
+        """Tokens of each graph (B,), which ``by_size`` batching groups by."""
+        return batch.count
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
+        """One step: the sum of the loss terms, each logged as ``train/<term>``."""
+        terms = self.loss(batch)
+        total = torch.stack(list(terms.values())).sum()
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch))
+        self.log("train/loss", total.detach(), batch_size=len(batch))
+        return total
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Predictions (B,); metrics are computed once, over all of them."""
+        prediction: Tensor = self(batch)
+        return prediction
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser, its learning rate scheduled per step."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = build_optimizer(self.recipe, self.parameters(), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
