@@ -1,0 +1,44 @@
+"""Fixtures and options shared by all tests."""
+
+from pathlib import Path
+
+import golden
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--golden", type=Path, default=SHARED / "golden" / "dev", help="folder of golden parity vectors")
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that takes ``case`` once for every stored case of its module's ``GROUP``."""
+    if "case_name" in metafunc.fixturenames:
+        folder = metafunc.config.getoption("--golden")
+        group = metafunc.module.GROUP
+        names = golden.names(folder, group) if folder.is_dir() else ["absent"]
+        metafunc.parametrize("case_name", names, scope="module")
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared is absent")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden_folder(request):
+    """The folder of golden vectors."""
+    folder = request.config.getoption("--golden")
+    if not folder.is_dir():
+        pytest.skip(f"no golden vectors in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def case(request, golden_folder, case_name):
+    """One golden model case of the module's ``GROUP``."""
+    return golden.read(golden_folder, request.module.GROUP, case_name)

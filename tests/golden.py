@@ -1,0 +1,75 @@
+"""Reading golden vectors: cases made with the official code, as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from datasets.graph import DenseGraphs, GraphBatch
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model configuration: its description and the tensors of each kind (params, io, acts, step)."""
+
+    facts: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def names(folder: Path, group: str) -> list[str]:
+    """Names of the model cases of a group that store their weights or say how to fill them."""
+    return sorted(p.stem for p in (folder / group).glob("*.json") if "config" in json.loads(p.read_text()))
+
+
+def read(folder: Path, group: str, name: str) -> Case:
+    facts = json.loads((folder / group / f"{name}.json").read_text())
+    return Case(facts, {kind: load_file(folder / group / file) for kind, file in facts["files"].items()})
+
+
+def fill(facts: dict[str, Any]) -> dict[str, Tensor]:
+    """The parameters of a full-size case, from the documented hash of (parameter, index)."""
+    wide, mask = torch.int64, 0xFFFFFFFF
+
+    def multiply(h: Tensor, factor: int) -> Tensor:
+        low, high = h & 0xFFFF, h >> 16
+        return ((low * factor) + ((high * factor & 0xFFFF) << 16)) & mask
+
+    result = {}
+    for row in facts["fill"]["rows"]:
+        size = 1
+        for n in row["shape"]:
+            size *= n
+        h = multiply(torch.arange(1, size + 1, dtype=wide), 2654435761) + ((row["i"] + 1) * 2246822519 & mask) & mask
+        for shift, factor in ((15, 2246822519), (13, 3266489917)):
+            h = multiply(h ^ (h >> shift), factor)
+        h = (h ^ (h >> 16)) >> 8
+        values = row["base"] + row["amp"] * ((h.double() - 2**23) / 2**23)
+        result[row["name"]] = values.float().view(row["shape"])
+    return result
+
+
+def cells(ops: list[list[int]], adjacency: list[list[list[int]]], target: Tensor | None = None) -> GraphBatch:
+    """A batch from the lists of a golden case."""
+    counts = torch.tensor([len(nodes) for nodes in ops])
+    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    edges = [torch.tensor(a).nonzero().T + start for a, start in zip(adjacency, ptr[:-1].tolist(), strict=True)]
+    return GraphBatch(
+        op=torch.tensor([op for nodes in ops for op in nodes]),
+        edge_index=torch.cat(edges, 1),
+        ptr=ptr,
+        row=torch.arange(len(ops)),
+        static={},
+        labels={"y": torch.zeros(len(ops)) if target is None else target},
+        target_name="y",
+    )
+
+
+def dense(ops: Tensor, adjacency: Tensor) -> DenseGraphs:
+    """Equal-length graphs without padding."""
+    return DenseGraphs(ops, torch.ones_like(ops, dtype=torch.bool), adjacency.bool())

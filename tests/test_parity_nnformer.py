@@ -1,0 +1,196 @@
+"""NN-Former on cells against the official code's numbers."""
+
+import re
+
+import golden
+import pytest
+import torch
+
+from datasets.graph import TaskSpec
+from predictors.losses import architecture_consistency, mean_squared_error, sequence_ranking
+from predictors.nnformer import NNFormer, NNFormerConfig
+
+SPECS = {
+    "nb101": TaskSpec("accuracy", ("input", "conv1x1", "conv3x3", "maxpool", "output"), (), "fraction"),
+    "nb201": TaskSpec("accuracy", ("input", "conv1x1", "conv3x3", "avgpool", "skip", "none", "output"), (), "fraction"),
+}
+
+GROUP = "nnformer_acc"
+
+NAMES = (
+    (r"cls_token", "cls"),
+    (r"op_embed\.weight", "operation.weight"),
+    (r"depth_embed\.weight", "size.weight"),
+    (r"norm\.(.*)", r"norm.\1"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.norm\.(.*)", r"blocks.\1.attention_norm.\2"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.attn\.(.*)", r"blocks.\1.attention.\2"),
+    (r"encoder\.layers\.(\d+)\.feed_forward\.norm\.(.*)", r"blocks.\1.feedforward_norm.\2"),
+    (r"encoder\.layers\.(\d+)\.feed_forward\.mlp\.(.*)", r"blocks.\1.feedforward.\2"),
+    (r"encoder\.norm\.(.*)", r"final_norm.\1"),
+    (r"head\.layer\.(.*)", r"head.\1"),
+)
+
+
+def ours(official, value):
+    """Our name and layout of an official parameter: embeddings are the transpose of a linear layer on one-hots."""
+    for pattern, name in NAMES:
+        if re.fullmatch(pattern, official):
+            renamed = re.sub(pattern, name, official)
+            if renamed in ("operation.weight", "size.weight"):
+                value = value.T
+            return renamed, value.reshape(1, -1) if renamed == "cls" else value
+    raise KeyError(official)
+
+
+def build(case, mode="as_code", prune=False):
+    facts = case.facts["config"]
+    config = NNFormerConfig(
+        target="",
+        name="nnformer",
+        dim=facts["dim"],
+        depth=facts["depths"][0],
+        ratio=int(facts["mlp_ratio"]),
+        activation=facts["act_layer"],
+        dropout=0.0,
+        masks=mode,
+        prune=prune,
+        readout="mean" if facts["avg_tokens"] else "cls",
+        class_token=facts["class_token"],
+        depth_token=facts["depth_embed"],
+        loss_mse=1.0,
+        loss_ranking=0.2,
+        loss_consistency=1.0,
+    )
+    model = NNFormer(config, SPECS["nb201"])
+    weights = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
+    model.load_state_dict(dict(ours(name, value) for name, value in weights.items()))
+    return model
+
+
+def test_parameter_count(case):
+    assert sum(p.numel() for p in build(case).parameters()) == case.facts["n_params"]
+
+
+def test_outputs(case):
+    model, io = build(case).eval(), case.tensors["io"]
+    for batch in case.facts["batches"]:
+        with torch.no_grad():
+            ours_out = model(golden.cells(batch["ops"], batch["adj"]))
+        torch.testing.assert_close(ours_out, io[f"{batch['key']}/out_f64"].float().view(-1), atol=1e-5, rtol=1e-5)
+
+
+def test_mixed_sizes_in_one_padded_batch(case):
+    model, io = build(case).eval(), case.tensors["io"]
+    batches = case.facts["batches"]
+    together = golden.cells([o for b in batches for o in b["ops"]], [a for b in batches for a in b["adj"]])
+    expected = torch.cat([io[f"{b['key']}/out_f64"].float().view(-1) for b in batches])
+    with torch.no_grad():
+        torch.testing.assert_close(model(together), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_double_precision(case):
+    model, io = build(case).eval().double(), case.tensors["io"]
+    for batch in case.facts["batches"]:
+        graphs = golden.cells(batch["ops"], batch["adj"])
+        with torch.no_grad():
+            torch.testing.assert_close(model(graphs), io[f"{batch['key']}/out_f64"].view(-1), atol=1e-11, rtol=1e-11)
+
+
+def test_block_activations(case):
+    """Every encoder block's output, official order of tokens (class, nodes, depth) put into ours (class, depth, nodes)."""
+    model, acts = build(case).eval(), case.tensors["acts"]
+    compared = 0
+    for batch in case.facts["batches"]:
+        seen = {}
+        hooks = [
+            block.register_forward_hook(lambda _m, _i, out, n=n: seen.__setitem__(n, out))
+            for n, block in enumerate(model.blocks)
+        ]
+        with torch.no_grad():
+            model(golden.cells(batch["ops"], batch["adj"]))
+        for hook in hooks:
+            hook.remove()
+        for number, out in seen.items():
+            name = f"{batch['key']}/encoder.layers.{number}#0"
+            if name in acts:
+                expected = acts[name]
+                if case.facts["config"]["depth_embed"]:
+                    front = int(case.facts["config"]["class_token"])
+                    expected = torch.cat([expected[:, :front], expected[:, -1:], expected[:, front:-1]], 1)
+                torch.testing.assert_close(out, expected[:, : out.shape[1]], atol=2e-5, rtol=1e-5)
+                compared += 1
+    assert compared
+
+
+def test_training_step(case):
+    """Loss and the gradient of every parameter for the stored batch, targets and permutation."""
+    if "step" not in case.tensors:
+        pytest.skip("this case stores no training step")
+    model, step, facts = build(case).train(), case.tensors["step"], case.facts["step"]
+    half = len(facts["cell_index"]) // 2
+    graphs = golden.dense(step["code"].argmax(-1)[:half], step["code_adj"][:half])
+    tokens = model.tokenize(graphs).repeat(2, 1, 1)
+    prediction = model.encode(tokens, graphs)
+    torch.testing.assert_close(prediction, step["out"].view(-1), atol=1e-5, rtol=1e-5)
+    target, permutation = step["target"].view(-1), torch.tensor(facts["perm"])
+    loss = (
+        facts["lambda_mse"] * mean_squared_error(prediction, target)
+        + facts["lambda_rank"] * sequence_ranking(prediction, target, permutation)
+        + facts["lambda_consist"] * architecture_consistency(*prediction.chunk(2))
+    )
+    assert loss.item() == pytest.approx(facts["loss"], abs=1e-5, rel=1e-5)
+    loss.backward()
+    gradients = dict(model.named_parameters())
+    for official, value in step.items():
+        if official.startswith("grad/"):
+            name, expected = ours(official.removeprefix("grad/"), value)
+            actual = gradients[name].grad
+            actual = torch.zeros_like(expected) if actual is None else actual
+            limit = 1e-5 * float(expected.abs().max()) + 1e-7
+            assert (actual - expected).abs().max() <= limit, name
+
+
+def test_head_masks(case):
+    from predictors.layers.asma import head_masks
+
+    io, config = case.tensors["io"], case.facts["config"]
+    frames = config["class_token"] + config["depth_embed"]
+    for batch in case.facts["batches"]:
+        stored = io.get(f"{batch['key']}/head_masks_allowed")
+        if stored is None:
+            continue
+        graphs = golden.cells(batch["ops"], batch["adj"]).dense
+        allowed = head_masks(graphs.adjacency, graphs.mask, frames, "as_code")
+        order = list(range(stored.shape[-1]))
+        if config["depth_embed"]:
+            order.insert(config["class_token"], order.pop())
+        assert torch.equal(allowed, stored.bool()[:, :, order][:, :, :, order])
+
+
+def test_losses(golden_folder):
+    case = golden.read(golden_folder, "nnformer_acc", "losses")
+    io = case.tensors["io"]
+    prediction, target = (io[name].view(-1) for name in ("pred", "target"))
+    permutation = torch.tensor(case.facts["perm"])
+    for term in case.facts["terms"].values():
+        if not isinstance(term, dict):
+            continue
+        weights = term["lambdas"]
+        assert weights[0] * mean_squared_error(prediction, target).item() == pytest.approx(term["loss_mse"], abs=1e-7)
+        ranking = weights[1] * sequence_ranking(prediction, target, permutation).item()
+        assert ranking == pytest.approx(term["loss_rank"], abs=1e-7)
+        consistency = weights[2] * architecture_consistency(*prediction.chunk(2)).item()
+        assert consistency == pytest.approx(term["loss_consist"], abs=1e-7)
+
+
+def test_pruning_matches_the_official_cells(golden_folder):
+    """Pruned NAS-Bench-201 cells: same operations and adjacency as the official loader's."""
+    import json
+
+    from predictors.layers.prune import prune
+
+    for cell in json.loads((golden_folder / "cells" / "nb201.json").read_text())["cells"]:
+        graphs = golden.cells([cell["v1"]["ops"]], [cell["v1"]["adj"]]).dense
+        pruned = prune(graphs, none=5, keep=(0, 6))
+        assert pruned.op[0].tolist() == cell["nnformer"]["ops"]
+        assert pruned.adjacency[0].int().tolist() == cell["nnformer"]["adj"]
