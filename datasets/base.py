@@ -23,7 +23,7 @@ Rows = NDArray[np.int64]
 
 @dataclass
 class LabelConfig:
-    """Label column of each role."""
+    """Label column of each role: a name, or names in order of preference (``a|b``) of which the first present is used."""
 
     train: str
     val: str
@@ -58,12 +58,10 @@ class LoadingConfig:
     Attributes:
         batch_size: graphs of a training batch.
         eval_batch_size: graphs of an evaluation batch.
-        batching: ``shuffled``, or ``by_size`` for batches of graphs with equally many tokens (the official samplers).
     """
 
     batch_size: int
     eval_batch_size: int
-    batching: str
 
 
 class GraphRows(Dataset[GraphBatch]):
@@ -133,6 +131,7 @@ class Benchmark(LightningDataModule, ABC):
         self.seed = seed
         self.store: GraphStore
         self.parts: Split
+        self.labels: LabelConfig
 
     @property
     @abstractmethod
@@ -153,7 +152,9 @@ class Benchmark(LightningDataModule, ABC):
         if hasattr(self, "parts"):
             return
         self.store = self.open_store()
-        self.parts = split(self.store, self.protocol, self.config.labels.train, self.config.labels.test)
+        names = self.config.labels
+        self.labels = LabelConfig(*map(self.store.first_label, (names.train, names.val, names.test)))
+        self.parts = split(self.store, self.protocol, self.labels.train, self.labels.test)
         if not self.parts.leaks:
             prove_disjoint(self.store, self.parts)
 
@@ -166,7 +167,7 @@ class Benchmark(LightningDataModule, ABC):
     def train_dataloader(self, sizes: Rows | None = None) -> DataLoader[GraphBatch]:
         """Shuffled training batches; ``sizes`` (tokens of each training row) makes them ``by_size``."""
         sampler = EpochSampler(self.parts.train, self.loading.batch_size, self.seed, sizes)
-        return self._loader(sampler, self.config.labels.train)
+        return self._loader(sampler, self.labels.train)
 
     def eval_dataloader(self, rows: Rows, label: str) -> DataLoader[GraphBatch]:
         """``rows`` in order, in large batches."""
@@ -174,11 +175,11 @@ class Benchmark(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader[GraphBatch]:
         """Validation batches."""
-        return self.eval_dataloader(self.parts.val, self.config.labels.val)
+        return self.eval_dataloader(self.parts.val, self.labels.val)
 
     def test_dataloader(self) -> DataLoader[GraphBatch]:
         """Test batches."""
-        return self.eval_dataloader(self.parts.test, self.config.labels.test)
+        return self.eval_dataloader(self.parts.test, self.labels.test)
 
     def _loader(self, sampler: EpochSampler, label: str) -> DataLoader[GraphBatch]:
         return DataLoader(GraphRows(self.store, label), sampler=sampler, batch_size=None)

@@ -35,7 +35,7 @@ def parse_cell(arch: str) -> tuple[str, ...]:
     """
     slots = _SLOT.findall(arch)
     operations = tuple(op for op, _ in slots)
-    if cell_string(operations) != arch:
+    if not operations or cell_string(operations) != arch:
         raise ValueError(f"{arch!r} is not a NAS-Bench-201 cell such as {cell_string(['none'] * 6)!r}")
     return operations
 

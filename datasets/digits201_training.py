@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.cells201 import CELL_EDGES, enumerate_cells, parse_cell
+from datasets.errors import UserError
 
 SEEDS = (0, 1, 2)
 
@@ -175,15 +177,29 @@ def read_journal(path: Path, recipe: Recipe) -> dict[int, dict[str, Any]]:
     """Finished cells by index; a last line cut short by a kill is not counted as finished.
 
     Raises:
-        ValueError: if the journal was written with another recipe.
+        UserError: if the journal was written with another recipe or holds a line that is not JSON.
     """
     if not path.exists():
         return {}
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    if lines and json.loads(lines[0]) != asdict(recipe):
-        raise ValueError(f"{path} was made with another recipe; move it away to start afresh")
-    rows = [json.loads(line) for line in lines[1:]]
-    return {row["index"]: row for row in rows}
+    parsed = [_parse_line(path, number, line) for number, line in enumerate(lines, 1)]
+    if parsed and parsed[0] != asdict(recipe):
+        raise UserError(f"{path}: made with another recipe; move it away, or give another --journal, to start afresh")
+    return {row["index"]: row for row in parsed[1:]}
+
+
+def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line and its cell is redone") from None
+    return row
+
+
+def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
+    whole = path.with_name(f"{path.name}.new")
+    whole.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole.replace(path)
 
 
 def _results(missing: list[tuple[int, str]], recipe: Recipe, workers: int) -> Iterator[dict[str, Any]]:
@@ -197,13 +213,23 @@ def _results(missing: list[tuple[int, str]], recipe: Recipe, workers: int) -> It
 
 
 def train_all(journal: Path, recipe: Recipe, workers: int) -> list[dict[str, Any]]:
-    """Train every sampled cell that ``journal`` lacks and return all rows in benchmark order."""
+    """Train every sampled cell that ``journal`` lacks and return all rows in benchmark order.
+
+    Args:
+        journal: finished cells, one line each; continued if it exists.
+        recipe: how each network is trained.
+        workers: processes, of one thread each.
+
+    Raises:
+        UserError: if the journal belongs to another recipe or is damaged.
+    """
     done = read_journal(journal, recipe)
     missing = [(i, arch) for i, arch in enumerate(sampled_cells(recipe)) if i not in done]
     journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text("".join(json.dumps(line) + "\n" for line in [asdict(recipe), *done.values()]))
+    _rewrite(journal, [asdict(recipe), *done.values()])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress, journal.open("a") as out:
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress, journal.open("a") as out:
         task = progress.add_task("training cells", total=recipe.cells, completed=len(done))
         for row in _results(missing, recipe, workers):
             out.write(json.dumps(row) + "\n")

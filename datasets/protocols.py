@@ -89,7 +89,7 @@ def parse_size(value: int | float | str, total: int, key: str) -> int:
             size = round(float(text) * total)
         else:
             size = int(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{key}={value}: not a size; give a count (424), a fraction (0.05, 5%) or all") from None
     if not 0 < size <= total:
         raise UserError(f"{key}={value} means {size} graphs; the data have {total}: choose 1 to {total}")

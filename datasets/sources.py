@@ -12,7 +12,7 @@ import pooch
 from rich.console import Console
 
 from datasets.errors import UserError
-from datasets.store import Columns, GraphStore, Manifest, write_store
+from datasets.store import SCHEMA_VERSION, Columns, GraphStore, Manifest, write_store
 
 Reader = Callable[[Path], tuple[Columns, Manifest]]
 
@@ -66,8 +66,16 @@ def prepare_store(
 
     A store belongs to one version of one file (path, size, time): a changed file is converted anew.
 
+    Args:
+        name: benchmark name.
+        root: folder with the official files.
+        cache: folder of the stores.
+        sources: forms the benchmark is published in, best first.
+        checksum: refuse a file whose published checksum differs.
+        console: where progress is shown; stderr by default.
+
     Raises:
-        UserError: if nothing is found, a checksum differs or the file is not valid.
+        UserError: if nothing is found, a file cannot be read, a checksum differs or the content is not valid.
     """
     source, path = find_source(name, root, sources)
     folder = cache / f"{name}-{_identity(path)}"
@@ -77,18 +85,25 @@ def prepare_store(
     digest = None
     if path.is_file():
         with console.status(f"{name}: checking {path.name}"):
-            digest = pooch.file_hash(str(path))
+            digest = _sha256(path)
         if checksum and source.sha256 and digest != source.sha256:
             raise UserError(
-                f"{path}: sha256 {digest[:16]}... is not the published {source.sha256[:16]}...; the download is damaged "
-                "or of another version: download it again, or set dataset.checksum=false to read it all the same"
+                f"{path}: sha256 {digest[:16]}... is not the published {source.sha256[:16]}...; the download is "
+                "damaged or of another version: download it again, or set dataset.checksum=false (--no-checksum)"
             )
     with console.status(f"{name}: converting {path.name}"):
         columns, manifest = source.read(path)
         facts: dict[str, Any] = {"file": path.name, "sha256": digest, "bytes": _size(path), "page": source.page}
         store = write_store(folder, columns, replace(manifest, source=facts))
-    console.print(f"{name}: {len(store):,} graphs from {path} -> {folder}")
+    console.print(f"{name}: converted {path}", soft_wrap=True, highlight=False, markup=False)
     return store
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return str(pooch.file_hash(str(path)))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from None
 
 
 def _size(path: Path) -> int:
@@ -96,5 +111,5 @@ def _size(path: Path) -> int:
 
 
 def _identity(path: Path) -> str:
-    stamp = f"{path.resolve()} {_size(path)} {path.stat().st_mtime_ns}"
+    stamp = f"{SCHEMA_VERSION} {path.resolve()} {_size(path)} {path.stat().st_mtime_ns}"
     return hashlib.sha256(stamp.encode()).hexdigest()[:16]

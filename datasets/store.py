@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +103,7 @@ class Columns:
             UserError: naming the source and the first offending key.
         """
         graph = np.repeat(np.arange(len(self.ops)), self.ops.counts)
-        unknown = np.flatnonzero(self.ops.values >= len(operations))
+        unknown = np.flatnonzero((self.ops.values < 0) | (self.ops.values >= len(operations)))
         if len(unknown):
             raise UserError(
                 f"{source}: row {self.keys[graph[unknown[0]]]}: operation id {self.ops.values[unknown[0]]} is unknown; "
@@ -111,7 +111,7 @@ class Columns:
             )
         graph = np.repeat(np.arange(len(self.edges)), self.edges.counts)
         parent, child = self.edges.values[:, 0], self.edges.values[:, 1]
-        bad = np.flatnonzero((parent >= child) | (child >= self.ops.counts[graph]))
+        bad = np.flatnonzero((parent < 0) | (parent >= child) | (child >= self.ops.counts[graph]))
         if len(bad):
             raise UserError(
                 f"{source}: row {self.keys[graph[bad[0]]]}: edge {parent[bad[0]]}->{child[bad[0]]} makes a cycle or leaves "
@@ -122,9 +122,10 @@ class Columns:
 class GraphStore:
     """A read-only store; open one with ``GraphStore.open``."""
 
-    def __init__(self, table: pa.Table, manifest: Manifest) -> None:
+    def __init__(self, table: pa.Table, manifest: Manifest, folder: Path) -> None:
         self.table = table.combine_chunks()
         self.manifest = manifest
+        self.folder = folder
 
     @classmethod
     def open(cls, folder: Path) -> GraphStore:
@@ -145,8 +146,10 @@ class GraphStore:
                 f"{folder}: the graph table is unreadable ({error}); delete the folder and prepare again"
             ) from None
         if table.num_rows != manifest.rows:
-            raise UserError(f"{folder}: {table.num_rows} rows where the manifest says {manifest.rows}; prepare again")
-        return cls(table, manifest)
+            raise UserError(
+                f"{folder}: {table.num_rows} rows where the manifest says {manifest.rows}; delete it and prepare again"
+            )
+        return cls(table, manifest, folder)
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -177,10 +180,19 @@ class GraphStore:
         Raises:
             UserError: if the store has no such label, listing those it has.
         """
-        if name not in self.manifest.labels:
-            known = ", ".join(self.manifest.labels)
-            raise UserError(f"{self.manifest.name} has no label {name!r}; it has {known}")
-        return self._floats(f"label.{name}")
+        return self._floats(f"label.{self.first_label(name)}")
+
+    def first_label(self, names: str) -> str:
+        """The first label the store has of ``names``: one name, or several in order of preference (``a|b``).
+
+        Raises:
+            UserError: if the store has none of them, listing those it has.
+        """
+        known = self.manifest.labels
+        found = next((name for name in names.split("|") if name in known), None)
+        if found is None:
+            raise UserError(f"{self.manifest.name} has no label {names!r}; it has {', '.join(known)}")
+        return found
 
     def static(self, name: str) -> NDArray[np.float64]:
         """A per-graph feature of every graph."""
@@ -223,26 +235,26 @@ def write_store(folder: Path, columns: Columns, manifest: Manifest, container: s
         container: ``arrow`` (memory-mapped) or ``parquet`` (small).
 
     Raises:
-        UserError: for graphs that are not valid, or when the disk is full.
+        UserError: for graphs that are not valid, or when the folder cannot be written (a full disk, no permission);
+            a store that was there before is then untouched.
     """
     columns.check(manifest.operations, str(manifest.source["file"]))
     table = columns.table()
     whole = {**asdict(manifest), "rows": table.num_rows, "fingerprint": fingerprint(columns)}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}-{uuid4().hex}")
     try:
+        temporary.mkdir(parents=True)
         if container == "arrow":
             with pa.ipc.new_file(str(temporary / "graphs.arrow"), table.schema) as writer:
                 writer.write_table(table)
         else:
             pa.parquet.write_table(table, temporary / "graphs.parquet", compression="zstd")
         (temporary / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        _put_in_place(temporary, folder)
     except OSError as error:
         raise UserError(
-            f"{folder}: could not be written ({error.strerror or error}); free some space and prepare again"
+            f"{folder}: could not be written ({error.strerror or error}); free some space or choose another folder "
+            "(--cache, dataset.cache), then prepare again"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -263,17 +275,27 @@ def fingerprint(columns: Columns) -> str:
     return digest.hexdigest()
 
 
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    retired = temporary.with_name(f"{temporary.name}.old")
+    if folder.exists():
+        folder.rename(retired)
+    temporary.rename(folder)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{folder}: no store here ({MANIFEST} is missing); run `narbench data prepare`") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete the folder and prepare again") from None
     if content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version")
-        raise UserError(f"{path}: schema version {found}, this narbench reads {SCHEMA_VERSION}; prepare again")
+        raise UserError(
+            f"{path}: schema version {found}, this narbench reads {SCHEMA_VERSION}; delete the folder and prepare again"
+        )
     return Manifest(**{**content, "operations": tuple(content["operations"])})
 
 

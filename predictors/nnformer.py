@@ -1,4 +1,4 @@
-"""NN-Former on cells (Xu et al., "NN-Former: Rethinking Graph Structure in Neural Architecture Representation", CVPR 2025)."""
+"""NN-Former on cells (Xu et al., "NN-Former", CVPR 2025, arXiv 2507.00880)."""
 
 from __future__ import annotations
 

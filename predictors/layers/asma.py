@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.layers.dropout import dropout
 
-ACTIVATIONS = {"relu": F.relu, "leaky_relu": F.leaky_relu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "leaky_relu": F.leaky_relu, "gelu": F.gelu}
 
 
 def frame(matrix: Tensor, width: int, value: bool) -> Tensor:
@@ -38,7 +40,7 @@ def head_masks(adjacency: Tensor, mask: Tensor, frames: int, mode: str) -> Tenso
     same_child = numbers @ numbers.mT > 0
     masks = torch.stack([links, links.mT, same_parent, same_child], 1)
     if mode == "as_paper" and frames:
-        masks = frame(masks.flatten(0, 1), frames, True).unflatten(0, masks.shape[:2])
+        masks = F.pad(masks, (frames, 0, frames, 0), value=True)
     keys = F.pad(mask, (frames, 0), value=True)
     allowed = masks & keys[:, None, None, :] & keys[:, None, :, None]
     return allowed | torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)

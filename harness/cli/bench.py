@@ -1,0 +1,51 @@
+"""``narbench bench``: speed on this machine, as JSON."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from datasets.errors import UserError
+from datasets.store import GraphStore
+from harness.cli.data import benchmark
+from harness.records import write_text
+
+
+class Group(StrEnum):
+    """What is measured."""
+
+    data = "data"
+    train = "train"
+    predict = "predict"
+    all = "all"
+
+
+def bench(
+    what: Annotated[Group, typer.Argument(help="what to measure")] = Group.all,
+    root: Annotated[Path | None, typer.Option(help="folder with NAS-Bench-101")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
+) -> None:
+    """Measure speed and print one flat JSON object: medians of repeated runs."""
+    from harness import bench as measure
+
+    text = json.dumps(measure.run(what.value, _store(what, root)), indent=1)
+    print(text)
+    if json_file:
+        write_text(json_file, text + "\n")
+
+
+def _store(what: Group, root: Path | None) -> GraphStore | None:
+    if what in (Group.train, Group.predict):
+        return None
+    try:
+        return benchmark("nasbench101", root=root).open_store()
+    except UserError as error:
+        if what is Group.data or root:
+            raise
+        Console(stderr=True).print(f"data figures left out: {error}", style="yellow", soft_wrap=True)
+        return None

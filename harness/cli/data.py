@@ -1,0 +1,80 @@
+"""``narbench data``: prepare, describe and make benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from datasets.base import Benchmark
+
+app = typer.Typer(help="Convert, describe and make benchmarks.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Benchmark, as in dataset=NAME.", show_default=False)]
+Root = Annotated[Path | None, typer.Option(help="Folder with the official files.", show_default="data")]
+Cache = Annotated[Path | None, typer.Option(help="Folder for the converted stores.", show_default="~/.cache/narbench")]
+
+
+@app.command()
+def prepare(
+    name: Name,
+    root: Root = None,
+    cache: Cache = None,
+    checksum: Annotated[bool, typer.Option("--checksum/--no-checksum", help="Refuse a file that was altered.")] = True,
+) -> None:
+    """Convert a benchmark's official file to a store, once."""
+    store = _benchmark(name, root, cache, checksum).open_store()
+    _say(f"{name}: {len(store):,} graphs in {store.folder}")
+
+
+@app.command()
+def describe(name: Name, root: Root = None, cache: Cache = None) -> None:
+    """Show what a benchmark holds: graphs, operations, labels, noise ceilings and protocols."""
+    from harness.cli.describe import print_description
+
+    print_description(_benchmark(name, root, cache, checksum=True), Console())
+
+
+@app.command()
+def make(
+    name: Annotated[str, typer.Argument(help="digits201, the one benchmark that is trained here.")],
+    journal: Annotated[Path, typer.Option(help="Finished cells; an interrupted run continues from it.")] = Path(
+        "digits201.journal.jsonl"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("digits201"),
+    workers: Annotated[int, typer.Option(min=1, help="Training processes, of one thread each.")] = 2,
+) -> None:
+    """Train the embedded benchmark's cells again (about an hour of CPU time); continues where it was interrupted."""
+    from datasets import digits201
+    from datasets.errors import UserError
+
+    if name != "digits201":
+        raise UserError(
+            f"{name}: only digits201 is made here; convert an official file with `narbench data prepare {name}`"
+        )
+    store = digits201.make(journal, out, workers)
+    _say(f"{name}: {len(store):,} graphs in {store.folder}; journal {journal}")
+
+
+def _say(text: str) -> None:
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _benchmark(name: str, root: Path | None, cache: Path | None, checksum: bool) -> Benchmark:
+    from omegaconf import OmegaConf
+
+    from datasets.base import DatasetConfig, LoadingConfig
+    from datasets.protocols import ProtocolConfig
+    from harness import registry
+
+    factory = registry.load(registry.target("dataset", name))
+    content = OmegaConf.load(registry.CONF / "dataset" / f"{name}.yaml")
+    config = cast(DatasetConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DatasetConfig), content.dataset)))
+    config.root, config.cache = str(root or config.root), str(cache or config.cache)
+    config.checksum &= checksum
+    protocol = ProtocolConfig("strict", content.train, content.val, "all", seed=0)
+    benchmark: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_batch_size=1), 0)
+    return benchmark

@@ -1,0 +1,33 @@
+"""``narbench runs``: what has been run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from datasets.errors import UserError
+from harness.records import list_runs
+from harness.show import runs_table
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="where the runs are")] = Path("runs"),
+    predictor: Annotated[str | None, typer.Option(help="only runs of this predictor")] = None,
+    dataset: Annotated[str | None, typer.Option(help="only runs on this benchmark")] = None,
+    protocol: Annotated[str | None, typer.Option(help="only runs under this protocol")] = None,
+    seed: Annotated[int | None, typer.Option(help="only runs with this seed")] = None,
+) -> None:
+    """List finished runs, oldest first."""
+    wanted = {"predictor": predictor, "dataset": dataset, "protocol": protocol, "seed": seed}
+    found = [
+        (path, record)
+        for path, record in list_runs(folder)
+        for facts in [{**record, "dataset": record["dataset"]["name"], "protocol": record["protocol"]["name"]}]
+        if all(value is None or facts[key] == value for key, value in wanted.items())
+    ]
+    if not found:
+        raise UserError(f"{folder}: no finished run matches; `python run.py` makes one")
+    Console().print(runs_table(found))

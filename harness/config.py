@@ -1,0 +1,186 @@
+"""Composing an experiment's configuration and turning its mistakes into advice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from datasets.base import DatasetConfig
+from datasets.errors import UserError
+from datasets.protocols import ProtocolConfig
+from harness.registry import load, suggest
+from predictors.base import Predictor
+from predictors.recipe import Recipe
+
+CONF_MODULE = "harness.conf"
+NOT_HASHED = ("out", "resume", "runs", "logger", "dataset.root", "dataset.cache")
+"""Keys that say where things are or how they are shown, not what is computed."""
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how exactly the computation runs.
+
+    Attributes:
+        accelerator: Lightning's ``auto``, ``cpu``, ``gpu`` ...
+        devices: devices of one node.
+        num_nodes: nodes.
+        precision: Lightning's precision of training; evaluation is in float32.
+        eval_batch_size: graphs of an evaluation batch.
+        deterministic: refuse operations that are not reproducible.
+        checkpoint_minutes: longest time whose work a kill can lose (plus one epoch).
+    """
+
+    accelerator: str
+    devices: int
+    num_nodes: int
+    precision: str
+    eval_batch_size: int
+    deterministic: bool
+    checkpoint_minutes: float
+
+
+@dataclass
+class LoggerConfig:
+    """Mirror of the run: ``wandb``, ``csv``, ``tensorboard`` or ``none``.
+
+    Attributes:
+        kind: which logger.
+        mode: ``offline`` or ``online`` (wandb).
+        project: project name (wandb).
+    """
+
+    kind: str
+    mode: str
+    project: str
+
+
+@dataclass
+class ExperimentConfig:
+    """One experiment, every value resolved and typed.
+
+    Attributes:
+        predictor: the predictor's own configuration.
+        recipe: how it is trained.
+        dataset: the benchmark.
+        protocol: which graphs train, select and test.
+        trainer: where it runs.
+        logger: who mirrors it.
+        seed: of initial weights, batches, dropout and the ``strict`` split.
+        train: training graphs (count, fraction or ``all``).
+        val: graphs that choose the checkpoint.
+        out: folder of the run; by default a new one in ``runs``.
+        resume: folder of a run to finish.
+        runs: where runs are kept.
+    """
+
+    predictor: Any
+    recipe: Recipe
+    dataset: DatasetConfig
+    protocol: ProtocolConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    seed: int
+    train: int | float | str
+    val: int | float | str
+    out: str | None
+    resume: str | None
+    runs: str
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of one experiment from overrides such as ``predictor=nnlp``.
+
+    Raises:
+        UserError: for an unknown name, key or value, with suggestions.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONF_MODULE, version_base="1.3"):
+            config: DictConfig = hydra_compose("config", overrides=list(overrides))
+            return config
+    except HydraException as error:
+        raise UserError(explain(error)) from error
+
+
+def typed(config: DictConfig) -> ExperimentConfig:
+    """Check every key and type against the dataclasses beside each class.
+
+    Raises:
+        UserError: naming the key, with the valid ones.
+    """
+    schemas: dict[str, type] = {
+        "predictor": _predictor_class(config.predictor.target).Config,
+        "recipe": Recipe,
+        "dataset": DatasetConfig,
+        "protocol": ProtocolConfig,
+        "trainer": TrainerConfig,
+        "logger": LoggerConfig,
+    }
+    nodes = {name: _merge(schema, config[name], name) for name, schema in schemas.items()}
+    rest = {field.name: config[field.name] for field in fields(ExperimentConfig) if field.name not in schemas}
+    return ExperimentConfig(**nodes, **rest)
+
+
+def _predictor_class(target: str) -> type[Predictor]:
+    return load(target)
+
+
+def _merge(schema: type, node: DictConfig, name: str) -> Any:
+    try:
+        resolved = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), resolved))
+    except OmegaConfBaseException as error:
+        message = str(error.msg or error).splitlines()[0] if hasattr(error, "msg") else str(error).splitlines()[0]
+        key = f"{name}.{error.full_key}" if error.full_key else name
+        if isinstance(error, ConfigKeyError):
+            valid = [field.name for field in fields(schema)]
+            message = f"unknown key; {suggest(str(error.key), valid)}"
+        raise UserError(f"{key}: {message}") from error
+
+
+def plain(config: ExperimentConfig) -> dict[str, Any]:
+    """The configuration as plain JSON types."""
+    content = {
+        field.name: OmegaConf.to_container(OmegaConf.structured(value)) if is_dataclass(value) else value
+        for field in fields(config)
+        for value in [getattr(config, field.name)]
+    }
+    return json.loads(json.dumps(content))  # type: ignore[no-any-return]
+
+
+def config_hash(config: ExperimentConfig) -> str:
+    """Sha256 of what the configuration computes: places and loggers left out."""
+    content = OmegaConf.create(plain(config))
+    for key in NOT_HASHED:
+        OmegaConf.update(content, key, None, force_add=True)
+    text = json.dumps(OmegaConf.to_container(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def explain(error: Exception) -> str:
+    """Say in one line what is wrong with the configuration and what would be right."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={name}: unknown; {suggest(name, list(error.options))}"
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        known = _keys(cause.parent_node)
+        return f"{cause.full_key}: unknown key; {suggest(str(cause.key), known)}"
+    return re.sub(r"\s+", " ", str(error)).strip()
+
+
+def _keys(node: Any) -> list[str]:
+    keys: Iterable[Any] = node.keys() if isinstance(node, DictConfig) else ()
+    return sorted(str(key) for key in keys if key != "hydra")

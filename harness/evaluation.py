@@ -1,0 +1,78 @@
+"""Predictions of a trained predictor, gathered by sample id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets.base import Benchmark, Rows
+from datasets.graph import GraphBatch
+from harness.metrics import Scores, score
+from harness.progress import track
+from predictors.base import Predictor
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions and labels of rows of a store, each row once, in row order."""
+
+    rows: NDArray[np.int64]
+    prediction: NDArray[np.float64]
+    label: NDArray[np.float64]
+
+    @classmethod
+    def gather(cls, parts: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> Predictions:
+        """Join (row, prediction, label) batches; a row seen twice (a padded sampler's copy) counts once."""
+        columns = [torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True)]
+        rows, first = np.unique(columns[0].astype(np.int64), return_index=True)
+        return cls(rows, columns[1][first], columns[2][first])
+
+    def at(self, rows: Rows) -> Predictions:
+        """The predictions of ``rows``, all of which must be present."""
+        index = np.searchsorted(self.rows, rows)
+        return Predictions(rows, self.prediction[index], self.label[index])
+
+    def scores(self, task: str) -> Scores:
+        """Every metric of these predictions."""
+        return score(self.prediction, self.label, higher_is_better=task == "accuracy")
+
+
+def predict(predictor: Predictor, batches: Iterable[GraphBatch]) -> Predictions:
+    """Predict every batch in evaluation mode, on the predictor's device."""
+    was_training = predictor.training
+    predictor.eval()
+    with torch.inference_mode():
+        parts = []
+        for batch in batches:
+            moved = batch.to(predictor.device)
+            parts.append((moved.row, predictor(moved), moved.target))
+    predictor.train(was_training)
+    return Predictions.gather(parts)
+
+
+def by_size(predictor: Predictor, data: Benchmark, rows: Rows, label: str) -> Rows:
+    """``rows`` ordered by token count, so that batches hold little padding."""
+    return rows[np.argsort(token_counts(predictor, data, rows, label), kind="stable")]
+
+
+def token_counts(predictor: Predictor, data: Benchmark, rows: Rows, label: str) -> NDArray[np.int64]:
+    """Tokens the predictor makes of each of ``rows``."""
+    counts = [predictor.token_counts(batch).numpy() for batch in data.eval_dataloader(rows, label)]
+    return np.concatenate(counts)
+
+
+def evaluate(predictor: Predictor, data: Benchmark, name: str) -> dict[str, Predictions]:
+    """Predictions of the validation and the test rows, ``name`` shown beside the progress bar."""
+    labels = data.labels
+    roles = {"val": (data.parts.val, labels.val), "test": (data.parts.test, labels.test)}
+    result = {}
+    for role, (rows, label) in roles.items():
+        loader = data.eval_dataloader(by_size(predictor, data, rows, label), label)
+        result[role] = predict(predictor, track(loader, f"{name}: scoring {role}"))
+    if data.parts.rest is not None:
+        result["rest"] = result["test"].at(data.parts.rest)
+    return result

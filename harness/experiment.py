@@ -1,0 +1,191 @@
+"""One experiment: data, predictor, training, evaluation, record."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from datasets.base import Benchmark, LoadingConfig
+from datasets.errors import UserError
+from datasets.graph import TaskSpec
+from datasets.protocols import VERSIONS
+from harness import loggers
+from harness.config import ExperimentConfig, config_hash, plain, typed
+from harness.evaluation import Predictions, evaluate
+from harness.metrics import Scores, selection_metric
+from harness.records import RunFolder, code_version, environment, peak_memory_mb
+from harness.registry import load
+from harness.training import Weights, load_weights, train, weight_sets
+from predictors.base import Predictor
+from predictors.fitted import FittedPredictor
+
+FITTED = {"fitted": Weights("fitted.ckpt", averaged=False)}
+"""The only weights of a predictor that is fitted in one go."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run left behind."""
+
+    folder: RunFolder
+    record: dict[str, Any]
+
+    @property
+    def selection(self) -> float | None:
+        """The selection metric on validation, which a sweep or a grid ranks runs by."""
+        metric, _ = selection_metric(self.record["dataset"]["task"])
+        value: float | None = self.record["metrics"]["val"].get(metric)
+        return value
+
+
+def run(config: DictConfig) -> Result:
+    """Run (or finish, with ``resume``) the experiment that ``config`` describes.
+
+    Raises:
+        UserError: for any mistake in the configuration or the data.
+    """
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    experiment = typed(config)
+    resume = experiment.resume is not None
+    data = build_data(experiment)
+    data.prepare_data()
+    data.setup()
+    seed_everything(experiment.seed, workers=True, verbose=False)
+    predictor = build_predictor(experiment, data.spec)
+    folder = RunFolder.existing(Path(str(experiment.resume))) if resume else RunFolder.create(experiment)
+    timings = {"setup_seconds": time.perf_counter() - clock}
+    logger = loggers.build(experiment, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lightning.fabric.utilities.warnings.PossibleUserWarning)
+        timings |= _fit(predictor, data, experiment, folder, logger, resume)
+    weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(experiment.recipe.ema > 0)
+    clock = time.perf_counter()
+    evaluated = _evaluate(predictor, data, folder, weights)
+    timings["evaluate_seconds"] = time.perf_counter() - clock
+    chosen = _choose(evaluated, data.task)
+    scores = {name: {split: part.scores(data.task) for split, part in parts.items()} for name, parts in evaluated.items()}
+    record = {
+        "schema_version": 1,
+        "id": folder.path.name,
+        "started": started,
+        "predictor": experiment.predictor.name,
+        "parameters": sum(p.numel() for p in predictor.parameters()),
+        "seed": experiment.seed,
+        "config": plain(experiment),
+        "config_hash": config_hash(experiment),
+        **_data_facts(data, experiment),
+        "code_version": code_version(),
+        "environment": environment(),
+        "timings": timings | {"evaluated_graphs": sum(len(evaluated[chosen][s].rows) for s in ("val", "test"))},
+        "peak_memory_mb": peak_memory_mb(),
+        "selected_weights": chosen,
+        "metrics": {split: part.values for split, part in scores[chosen].items()},
+        "failed_metrics": {split: part.failed for split, part in scores[chosen].items() if part.failed},
+        "weights": {name: {split: part.values for split, part in parts.items()} for name, parts in scores.items()},
+    }
+    folder.write_predictions(data.store, {split: evaluated[chosen][split] for split in ("val", "test")})
+    folder.write_record(record)
+    loggers.log_result(logger, record, evaluated[chosen])
+    return Result(folder, record)
+
+
+def build_data(config: ExperimentConfig) -> Benchmark:
+    """The benchmark's data module under the configured protocol."""
+    loading = LoadingConfig(config.recipe.batch_size, config.trainer.eval_batch_size)
+    data: Benchmark = load(config.dataset.target)(config.dataset, config.protocol, loading, config.seed)
+    return data
+
+
+def build_predictor(config: ExperimentConfig, spec: TaskSpec) -> Predictor:
+    """The predictor with its initial weights."""
+    predictor: Predictor = load(config.predictor.target)(config.predictor, spec)
+    predictor.recipe = config.recipe
+    return predictor
+
+
+def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration of the run that ``config.resume`` names.
+
+    Raises:
+        UserError: if an override given beside ``resume`` differs from that configuration.
+    """
+    stored = OmegaConf.create(RunFolder.existing(Path(config.resume)).config())
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "resume" or key.startswith("hydra"):
+            continue
+        given, kept = (OmegaConf.select(node, key) for node in (config, stored))
+        if given != kept:
+            raise UserError(f"{override}: differs from the run in {config.resume}; leave it out, or start a new run")
+    stored.resume = config.resume
+    return stored
+
+
+def _fit(
+    predictor: Predictor, data: Benchmark, config: ExperimentConfig, folder: RunFolder, logger: Any, resume: bool
+) -> dict[str, float]:
+    clock = time.perf_counter()
+    if isinstance(predictor, FittedPredictor):
+        predictor.fit(data.store.batch(data.parts.train, data.labels.train))
+        torch.save({"state_dict": predictor.state_dict()}, folder.checkpoints / "fitted.ckpt")
+        return {"train_seconds": time.perf_counter() - clock}
+    trainer = train(predictor, data, config, folder.checkpoints, logger, resume)
+    return {"train_seconds": time.perf_counter() - clock, "train_steps": trainer.global_step}
+
+
+def _evaluate(
+    predictor: Predictor, data: Benchmark, folder: RunFolder, weights: Mapping[str, Weights]
+) -> dict[str, dict[str, Predictions]]:
+    result = {}
+    for name, chosen in weights.items():
+        load_weights(predictor, folder.checkpoints, chosen)
+        result[name] = evaluate(predictor, data, name)
+    return result
+
+
+def _choose(evaluated: Mapping[str, Mapping[str, Predictions]], task: str) -> str:
+    """The weights with the best validation metric: the rule that makes the headline figure."""
+    metric, mode = selection_metric(task)
+
+    def value(name: str) -> float:
+        scores: Scores = evaluated[name]["val"].scores(task)
+        found = scores.values.get(metric, -np.inf if mode == "max" else np.inf)
+        return found if mode == "max" else -found
+
+    return max(evaluated, key=value)
+
+
+def _data_facts(data: Benchmark, config: ExperimentConfig) -> dict[str, Any]:
+    manifest, parts = data.store.manifest, data.parts
+    sizes = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
+    if parts.rest is not None:
+        sizes["rest"] = len(parts.rest)
+    return {
+        "dataset": {
+            "name": manifest.name,
+            "fingerprint": manifest.fingerprint,
+            "source": dict(manifest.source),
+            "task": data.task,
+            "unit": data.unit,
+            "labels": {"train": data.labels.train, "val": data.labels.val, "test": data.labels.test},
+        },
+        "protocol": {
+            "name": config.protocol.name,
+            "version": VERSIONS[config.protocol.name],
+            "sha256": parts.sha256,
+            "sizes": sizes,
+            "excluded": parts.excluded,
+            "leaks": parts.leaks,
+            "selection": " ".join(selection_metric(data.task)),
+        },
+    }

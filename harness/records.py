@@ -1,0 +1,164 @@
+"""The result of a run: its folder, its record and its predictions, each written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+import yaml
+
+from datasets.errors import UserError
+from datasets.store import GraphStore
+from harness.config import ExperimentConfig, plain
+from harness.evaluation import Predictions
+
+RECORD, CONFIG, PREDICTIONS, CHECKPOINTS = "record.json", "config.yaml", "predictions.parquet", "checkpoints"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run keeps its files."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: ExperimentConfig) -> RunFolder:
+        """A new folder holding the run's configuration: ``config.out``, or one in ``config.runs`` named for the run.
+
+        Raises:
+            UserError: if ``config.out`` holds something already.
+        """
+        if config.out:
+            path = Path(config.out)
+            if path.exists() and any(path.iterdir()):
+                raise UserError(f"out={path}: not empty; choose another folder, or resume={path} to finish that run")
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path = _fresh(Path(config.runs), config)
+        write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+        (path / CHECKPOINTS).mkdir(exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """A folder that holds a run.
+
+        Raises:
+            UserError: if it does not.
+        """
+        if not (path / CONFIG).is_file():
+            raise UserError(f"{path}: no run here ({CONFIG} is missing); `narbench runs` lists the runs there are")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / CHECKPOINTS
+
+    def config(self) -> dict[str, Any]:
+        """The configuration the run was started with."""
+        content: dict[str, Any] = yaml.safe_load((self.path / CONFIG).read_text())
+        return content
+
+    def record(self) -> dict[str, Any] | None:
+        """The run's record, None while it is unfinished."""
+        path = self.path / RECORD
+        if not path.exists():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: not valid JSON ({error}); delete the folder or finish the run again") from None
+        return content
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write ``record.json``."""
+        write_text(self.path / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+    def write_predictions(self, store: GraphStore, splits: Mapping[str, Predictions]) -> None:
+        """Write ``predictions.parquet``: key, split, label, prediction."""
+        tables = [
+            pa.table(
+                {
+                    "key": store.keys(part.rows),
+                    "split": pa.array([split] * len(part.rows)).dictionary_encode(),
+                    "label": part.label.astype(np.float32),
+                    "prediction": part.prediction.astype(np.float32),
+                }
+            )
+            for split, part in splits.items()
+        ]
+        temporary = self.path / f".{PREDICTIONS}"
+        pa.parquet.write_table(pa.concat_tables(tables).unify_dictionaries(), temporary, compression="zstd")
+        temporary.replace(self.path / PREDICTIONS)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """What the result may depend on besides the configuration: versions and hardware."""
+    packages = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "torch-geometric")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def code_version() -> str:
+    """Git commit of the checkout (``+changes`` if it differs), or the installed version."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return importlib.metadata.version("narbench")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def list_runs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Folders and records of the finished runs below ``root``, oldest first."""
+    found = [(path.parent, RunFolder(path.parent).record()) for path in root.glob(f"*/{RECORD}")]
+    return sorted(((path, record) for path, record in found if record), key=lambda item: str(item[1]["started"]))
+
+
+def _fresh(runs: Path, config: ExperimentConfig) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    size = str(config.train).replace("%", "pct")
+    name = f"{stamp}-{config.predictor.name}-{config.dataset.name}-{config.protocol.name}-{size}-s{config.seed}"
+    for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
+        path = runs / (name + suffix)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise UserError(f"{runs}: a thousand runs started this second; set out=DIR")

@@ -1,0 +1,112 @@
+"""What a person sees of results in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.experiment import Result
+from harness.metrics import selection_metric
+from harness.records import list_runs
+
+YARDSTICKS = ("params", "flops", "knn", "boosting")
+"""Predictors shown beside every result that shares their data and split."""
+
+SHOWN = {
+    "accuracy": {"rho": "spearman", "MAPE %": "mape_percent", "RMSE": "rmse", "regret@10": "regret_top10"},
+    "latency": {"acc@10%": "acc_10_percent", "acc@5%": "acc_5_percent", "tau": "kendall_tau", "RMSE": "rmse"},
+}
+"""Test metrics of the terminal table beside the selection metric: heading and name, by task."""
+
+SHORT = {"kendall_tau": "tau", "mape_percent": "MAPE %"}
+"""Headings of the selection metrics."""
+
+
+def show_error(message: str) -> None:
+    """Print a mistake and its remedy in one red line on stderr."""
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+
+
+def show_result(result: Result) -> None:
+    """Print a run's table: every set of weights on the test set, then yardsticks of the same split if they were run."""
+    record = result.record
+    protocol, task = record["protocol"], record["dataset"]["task"]
+    metric, mode = selection_metric(task)
+    splits = [split for split in ("val", "test", "rest") if split in record["metrics"]]
+    table = Table(header_style="bold")
+    table.add_column("weights")
+    for heading in (*(f"{split} {SHORT[metric]}" for split in splits), *SHOWN[task]):
+        table.add_column(heading, justify="right")
+    for weights, scores in record["weights"].items():
+        chosen = weights == record["selected_weights"]
+        cells = _cells(scores, metric, splits, task)
+        table.add_row(f"{weights} *" if chosen else weights, *cells, style="bold" if chosen else "")
+    table.add_section()
+    for other in _yardsticks(record, result.folder.path.parent):
+        table.add_row(other["predictor"], *_cells(other["metrics"], metric, splits, task), style="dim")
+    console = Console()
+    console.print(_title(record), style="bold", soft_wrap=True)
+    console.print(table)
+    console.print(f"* selected by {mode} {metric} on val", highlight=False)
+    if protocol["leaks"]:
+        console.print(f"{protocol['name']}: {protocol['leaks']}; rest is the part that does not leak", style="yellow")
+    console.print(f"results in {result.folder.path}", soft_wrap=True)
+
+
+def runs_table(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> Table:
+    """One row for each finished run."""
+    table = Table(header_style="bold")
+    for name in ("predictor", "dataset", "protocol", "train", "seed", "metric", "val", "test", "train s", "folder"):
+        table.add_column(name, justify="right" if name in ("train", "seed", "val", "test", "train s") else "left")
+    for path, record in runs:
+        metric, _ = selection_metric(record["dataset"]["task"])
+        scores = [_number(record["metrics"][split].get(metric)) for split in ("val", "test")]
+        table.add_row(
+            record["predictor"],
+            record["dataset"]["name"],
+            record["protocol"]["name"],
+            f"{record['protocol']['sizes']['train']:,}",
+            str(record["seed"]),
+            metric,
+            *scores,
+            f"{record['timings']['train_seconds']:.1f}",
+            str(path),
+        )
+    return table
+
+
+def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
+    """The newest run of each yardstick on the same data and split."""
+
+    def same(other: Mapping[str, Any]) -> bool:
+        return (
+            other["predictor"] in YARDSTICKS
+            and other["predictor"] != record["predictor"]
+            and other["protocol"]["sha256"] == record["protocol"]["sha256"]
+            and other["dataset"]["fingerprint"] == record["dataset"]["fingerprint"]
+        )
+
+    newest = {other["predictor"]: other for _, other in list_runs(runs) if same(other)}
+    return [newest[name] for name in YARDSTICKS if name in newest]
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    protocol, sizes = record["protocol"], record["protocol"]["sizes"]
+    return (
+        f"{record['predictor']} on {record['dataset']['name']}, protocol {protocol['name']} v{protocol['version']}: "
+        f"{sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test, seed {record['seed']}"
+    )
+
+
+def _cells(scores: Mapping[str, Mapping[str, float]], metric: str, splits: list[str], task: str) -> list[str]:
+    selection = [scores[split].get(metric) for split in splits]
+    return [_number(value) for value in (*selection, *(scores["test"].get(name) for name in SHOWN[task].values()))]
+
+
+def _number(value: float | None) -> str:
+    return "failed" if value is None else f"{value:.4f}"

@@ -1,0 +1,202 @@
+"""Training by gradient steps under Lightning: averaged weights, checkpoints and exact resumption."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from datasets.base import Benchmark
+from datasets.errors import UserError
+from datasets.graph import GraphBatch
+from harness.config import ExperimentConfig
+from harness.evaluation import Predictions, by_size, token_counts
+from harness.metrics import selection_metric
+from harness.progress import TrainingProgress
+from predictors.base import Predictor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of trained weights: a checkpoint and which of the weights in it."""
+
+    file: str
+    averaged: bool
+
+
+def weight_sets(ema: bool) -> dict[str, Weights]:
+    """The weights reported of a run, by name: chosen by validation or last, raw or averaged."""
+    raw = {"best": Weights("best.ckpt", averaged=False), "last": Weights("last.ckpt", averaged=False)}
+    if not ema:
+        return raw
+    return raw | {"best_ema": Weights("best_ema.ckpt", averaged=True), "last_ema": Weights("last.ckpt", averaged=True)}
+
+
+class AveragedWeights(WeightAveraging):
+    """Exponential moving average of the weights, validated after the raw weights on a second validation loader."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        self._swapped = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the raw weights for the first loader."""
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Put the averaged weights in place when the second loader starts."""
+        if dataloader_idx == 1 and not self._swapped:
+            self._swap_models(pl_module)
+            self._swapped = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the raw weights back."""
+        if self._swapped:
+            self._swap_models(pl_module)
+            self._swapped = False
+
+
+class Validation(Callback):
+    """Metrics over all predictions of a validation pass, logged as ``val/<metric>`` and ``val_ema/<metric>``."""
+
+    prefixes = ("val", "val_ema")
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self.parts: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: GraphBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the batch's predictions."""
+        self.parts.setdefault(dataloader_idx, []).append((batch.row, outputs, batch.target))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score each loader's predictions; a selection metric without a value counts as the worst there is."""
+        name, _ = selection_metric(self.task)
+        for index, parts in self.parts.items():
+            scores = Predictions.gather(parts).scores(self.task)
+            worst = {"kendall_tau": -1.0, "mape_percent": float("inf")}[name]
+            values = {name: scores.values.get(name, worst)} | scores.values
+            logged = {f"{self.prefixes[index]}/{metric}": value for metric, value in values.items()}
+            pl_module.log_dict(logged, add_dataloader_idx=False)
+        self.parts = {}
+
+
+class EpochSeed(Callback):
+    """Makes the random numbers of an epoch a function of (seed, epoch, rank): a resumed run repeats a whole one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed torch's generators."""
+        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt`` at the end of an epoch, at most every ``minutes`` and always after the last."""
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        super().__init__(folder, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)
+        self._seconds = 60 * minutes
+        self._saved = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it is time."""
+        final = trainer.current_epoch + 1 == trainer.max_epochs
+        if final or time.monotonic() - self._saved >= self._seconds:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved = time.monotonic()
+
+
+def train(
+    predictor: Predictor, data: Benchmark, config: ExperimentConfig, folder: Path, logger: Logger | None, resume: bool
+) -> Trainer:
+    """Train ``predictor``, leaving ``best.ckpt``, ``best_ema.ckpt`` and ``last.ckpt`` in ``folder``.
+
+    Args:
+        predictor: with its initial weights.
+        data: set up.
+        config: of the experiment.
+        folder: of the checkpoints; with ``resume`` its ``last.ckpt`` is continued, if there is one.
+        logger: mirror of the curves.
+        resume: continue instead of starting afresh.
+    """
+    recipe, hardware = config.recipe, config.trainer
+    trainer = Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        precision=hardware.precision,  # type: ignore[arg-type]
+        deterministic=hardware.deterministic,
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip or None,
+        check_val_every_n_epoch=min(recipe.eval_every, recipe.epochs),
+        num_sanity_val_steps=0,
+        callbacks=_callbacks(config, data, folder),
+        logger=logger or False,
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    sizes = token_counts(predictor, data, data.parts.train, data.labels.train)
+    loader = data.train_dataloader(sizes if recipe.batching == "by_size" else None)
+    val_rows = by_size(predictor, data, data.parts.val, data.labels.val)
+    val = [data.eval_dataloader(val_rows, data.labels.val) for _ in range(2 if recipe.ema else 1)]
+    last = folder / "last.ckpt"
+    trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+    return trainer
+
+
+def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> None:
+    """Load one set of weights of a finished run.
+
+    Raises:
+        UserError: if the checkpoint is missing or damaged.
+    """
+    path = folder / weights.file
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no checkpoint; finish the run with resume={folder.parent}") from None
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]}); train again") from None
+    key = "state_dict" if weights.averaged or "current_model_state" not in checkpoint else "current_model_state"
+    predictor.load_state_dict(checkpoint[key])
+
+
+def _callbacks(config: ExperimentConfig, data: Benchmark, folder: Path) -> list[Callback]:
+    metric, mode = selection_metric(data.task)
+    averaging = [AveragedWeights(config.recipe.ema)] if config.recipe.ema else []
+    best = [
+        ModelCheckpoint(folder, filename=name, monitor=f"{prefix}/{metric}", mode=mode, enable_version_counter=False)
+        for prefix, name in itertools.islice((("val", "best"), ("val_ema", "best_ema")), 1 + len(averaging))
+    ]
+    description = f"{config.predictor.name} on {config.dataset.name}"
+    return [
+        EpochSeed(config.seed),
+        *averaging,
+        Validation(data.task),
+        TrainingProgress(description),
+        *best,
+        LastCheckpoint(folder, config.trainer.checkpoint_minutes),
+    ]

@@ -1,0 +1,52 @@
+"""The gradient-boosting yardstick: regression trees on counted structure, often hard to beat with few labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from predictors.fitted import WalkConfig, WalkPredictor
+
+
+@dataclass
+class BoostingConfig(WalkConfig):
+    """Configuration of the boosting yardstick; the fields are those of scikit-learn's ``GradientBoostingRegressor``.
+
+    Attributes:
+        loss: ``absolute_error``, ``huber`` or ``squared_error``.
+        trees: boosting rounds.
+        learning_rate: shrinkage of each tree.
+        depth: largest depth of a tree.
+        subsample: fraction of the training graphs each tree sees.
+        columns: fraction of the features each split chooses from.
+        seed: of the sampling.
+    """
+
+    loss: str
+    trees: int
+    learning_rate: float
+    depth: int
+    subsample: float
+    columns: float
+    seed: int
+
+
+class Boosting(WalkPredictor):
+    """Stochastic gradient boosting (Friedman, Computational Statistics & Data Analysis 2002)."""
+
+    Config = BoostingConfig
+
+    def estimator(self) -> Any:
+        """The unfitted ensemble."""
+        from sklearn.ensemble import GradientBoostingRegressor
+
+        config: BoostingConfig = self.config
+        return GradientBoostingRegressor(
+            loss=config.loss,
+            n_estimators=config.trees,
+            learning_rate=config.learning_rate,
+            max_depth=config.depth,
+            subsample=config.subsample,
+            max_features=config.columns,
+            random_state=config.seed,
+        )

@@ -1,0 +1,172 @@
+"""What every registered predictor must do, whatever it is."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from scipy.stats import kendalltau
+
+from harness import registry
+from predictors.base import Predictor
+from predictors.fitted import FittedPredictor
+from tests.graphs import cell_spec, cells, pick, random_cells, relabelled
+
+SMALL = {
+    "nnformer": {"dim": 32, "depth": 2},
+    "nnlp": {"hidden": 32},
+    "boosting": {"trees": 100, "learning_rate": 0.1},
+}
+"""Overrides that make a predictor quick to train here."""
+
+NO_GRADIENT = {
+    "nnformer": {"blocks.1.feedforward.gcn.weight": "the class token has no graph neighbours and only it is read out"},
+}
+"""Parameters that get no gradient (none at all, or zero) by construction, with the reason."""
+
+NAMES = registry.names("predictor")
+TOLERANCE = 1e-5
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def is_fitted(name: str) -> bool:
+    return issubclass(registry.load(registry.target("predictor", name)), FittedPredictor)
+
+
+trained = pytest.mark.parametrize("name", [name for name in NAMES if not is_fitted(name)])
+
+
+def build(name: str, seed: int = 0, **overrides: object) -> Predictor:
+    """A predictor from its YAML, small, in evaluation mode."""
+    values = OmegaConf.merge({"seed": seed}, OmegaConf.load(registry.CONF / "predictor" / f"{name}.yaml"))
+    OmegaConf.resolve(values)
+    cls = registry.load(registry.target("predictor", name))
+    schema = OmegaConf.structured(cls.Config)
+    config = OmegaConf.to_object(OmegaConf.merge(schema, values.predictor, SMALL.get(name, {}), overrides))
+    torch.manual_seed(seed)
+    return cls(config, cell_spec()).eval()
+
+
+def ready(name: str) -> Predictor:
+    """A predictor whose predictions differ clearly between graphs: fitted, or with enlarged random weights."""
+    model = build(name)
+    if isinstance(model, FittedPredictor):
+        model.fit(random_cells(64, 100))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@torch.no_grad()
+def predict(model: Predictor, batch) -> torch.Tensor:
+    return model(batch)
+
+
+@every
+def test_one_finite_prediction_per_graph(name):
+    model, batch = ready(name), random_cells(40, 1)
+    prediction = predict(model, batch)
+    assert prediction.shape == (40,)
+    assert prediction.dtype == torch.float32
+    assert prediction.isfinite().all()
+    assert prediction.std() > 100 * TOLERANCE
+    assert torch.equal(predict(model, batch), prediction)
+
+
+@every
+def test_equal_seeds_give_equal_predictors(name):
+    train, batch = random_cells(64, 100), random_cells(40, 1)
+    models = [build(name, seed=seed) for seed in (3, 3, 4)]
+    for model in models:
+        if isinstance(model, FittedPredictor):
+            model.fit(train)
+    first, again, other = (model.state_dict() for model in models)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert torch.equal(predict(models[0], batch), predict(models[1], batch))
+    if not is_fitted(name):
+        assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@every
+def test_prediction_does_not_depend_on_the_rest_of_the_batch(name):
+    model, batch = ready(name), random_cells(30, 2)
+    together = predict(model, batch)
+    alone = torch.cat([predict(model, pick(batch, [row])) for row in range(30)])
+    torch.testing.assert_close(alone, together, atol=TOLERANCE, rtol=0)
+    backwards = predict(model, pick(batch, list(range(29, -1, -1))))
+    torch.testing.assert_close(backwards.flip(0), together, atol=TOLERANCE, rtol=0)
+
+
+@every
+def test_node_order_matters_only_if_claimed(name):
+    model, batch = ready(name), random_cells(40, 3)
+    difference = max((predict(model, relabelled(batch, k)) - predict(model, batch)).abs().max().item() for k in range(3))
+    if model.node_order_matters:
+        assert difference > 100 * TOLERANCE
+    else:
+        assert difference <= TOLERANCE
+
+
+@every
+def test_checkpoint_of_plain_tensors_restores_predictions(name, tmp_path: Path):
+    model, batch = ready(name), random_cells(40, 4)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    restored = build(name)
+    restored.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(predict(restored, batch), predict(model, batch))
+
+
+@every
+def test_smallest_graphs(name):
+    model = ready(name)
+    chain = ([0, *[2] * 6, 6], [(i, i + 1) for i in range(7)])
+    batch = cells([([0, 6], [(0, 1)]), ([0, 6], []), chain], [1e5, 1e5, 6e6])
+    prediction = predict(model, batch)
+    assert prediction.isfinite().all()
+    torch.testing.assert_close(predict(model, pick(batch, [1]))[0], prediction[1], atol=TOLERANCE, rtol=0)
+
+
+@every
+def test_fits_sixteen_graphs(name):
+    batch = random_cells(16, 5, sizes=(5, 7))
+    overrides = {"dropout": 0.0} if hasattr(build(name).config, "dropout") else {}
+    model = build(name, **overrides)
+    before = copy.deepcopy(model.state_dict())
+    if isinstance(model, FittedPredictor):
+        model.fit(batch)
+    else:
+        descend(model, batch, steps=250)
+    assert any(not torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert kendalltau(predict(model, batch), batch.target).statistic > 0.9
+
+
+def descend(model: Predictor, batch, steps: int) -> None:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.stack(list(model.loss(batch).values())).sum().backward()
+        optimizer.step()
+        decay.step()
+    model.eval()
+
+
+@trained
+def test_gradients_reach_every_parameter(name):
+    model = ready(name).train()
+    torch.stack(list(model.loss(random_cells(64, 6)).values())).sum().backward()
+    dead = {key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    assert dead == set(NO_GRADIENT.get(name, {}))
+
+
+@every
+def test_configuration_and_yaml_agree(name):
+    config = build(name).config
+    assert config.name == name
+    assert config.target == registry.target("predictor", name)
+    assert not {"name", "target"} - set(vars(config))

@@ -1,0 +1,175 @@
+"""Whole experiments on the embedded benchmark, through the public entry points."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import narbench
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy.stats import kendalltau
+
+import run as entry
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "predictor=nnformer",
+    "predictor.dim=16",
+    "predictor.depth=2",
+    "train=40",
+    "val=30",
+    "recipe.epochs=6",
+    "recipe.eval_every=2",
+    "protocol.test=200",
+    "logger=none",
+)
+
+
+def predictions(result):
+    return np.array(pq.read_table(result.folder.path / "predictions.parquet")["prediction"])
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    return narbench.run(*SMALL, f"out={tmp_path_factory.mktemp('runs') / 'whole'}")
+
+
+def test_record_and_predictions_agree(small_run):
+    """Metrics in the record are those of the predictions file, recomputed here."""
+    record = json.loads((small_run.folder.path / "record.json").read_text())
+    table = pq.read_table(small_run.folder.path / "predictions.parquet").to_pandas()
+    assert list(table.columns) == ["key", "split", "label", "prediction"]
+    assert set(record["weights"]) == {"best", "best_ema", "last", "last_ema"}
+    for split, size in (("val", 30), ("test", 200)):
+        part = table[table.split == split]
+        assert len(part) == part.key.nunique() == size == record["protocol"]["sizes"][split]
+        assert record["metrics"][split]["kendall_tau"] == pytest.approx(kendalltau(part.label, part.prediction)[0], abs=1e-6)
+    chosen = max(record["weights"], key=lambda name: record["weights"][name]["val"]["kendall_tau"])
+    best = record["weights"][chosen]["val"]["kendall_tau"]
+    assert record["weights"][record["selected_weights"]]["val"]["kendall_tau"] == best
+    for key in ("config", "config_hash", "code_version", "environment", "timings", "peak_memory_mb", "seed"):
+        assert record[key] not in (None, "", {})
+    assert len(record["protocol"]["sha256"]) == len(record["dataset"]["fingerprint"]) == 64
+
+
+def test_same_seed_same_predictions_other_seed_other(small_run, tmp_path):
+    again = narbench.run(*SMALL, f"out={tmp_path / 'again'}")
+    other = narbench.run(*SMALL, "seed=1", f"out={tmp_path / 'other'}")
+    assert np.array_equal(predictions(small_run), predictions(again))
+    assert not np.array_equal(predictions(small_run), predictions(other))
+    assert small_run.record["config_hash"] == again.record["config_hash"] != other.record["config_hash"]
+
+
+def test_a_killed_run_resumes_to_the_same_result(small_run, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "run.py", *SMALL, "trainer.checkpoint_minutes=0", f"out={out}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last, patience = out / "checkpoints" / "last.ckpt", time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < patience:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert last.exists()
+    assert not (out / "record.json").exists()
+    resumed = subprocess.run([sys.executable, "run.py", f"resume={out}"], cwd=ROOT, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    table = pq.read_table(out / "predictions.parquet")
+    assert np.array_equal(np.array(table["prediction"]), predictions(small_run))
+
+
+def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
+    """The averaged weights of the last checkpoint equal a moving average kept by hand beside the optimiser steps."""
+    from harness import training
+
+    seen = []
+
+    class Witness(training.EpochSeed):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            seen.append(pl_module.head.weight.detach().clone())
+
+    monkeypatch.setattr(training, "EpochSeed", Witness)
+    result = narbench.run(*SMALL, "recipe.ema=0.9", f"out={tmp_path / 'ema'}")
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.9 * average + 0.1 * weight
+    checkpoint = torch.load(result.folder.checkpoints / "last.ckpt", weights_only=True)
+    torch.testing.assert_close(checkpoint["state_dict"]["head.weight"], average)
+    torch.testing.assert_close(checkpoint["current_model_state"]["head.weight"], seen[-1])
+
+
+def test_yardsticks_are_shown_beside_a_result(tmp_path, capsys):
+    from harness.show import show_result
+
+    shared = ("train=40", "val=30", "protocol.test=200", "logger=none")
+    narbench.run("predictor=params", *shared, f"out={tmp_path / 'params'}")
+    narbench.run("predictor=knn", *shared, f"out={tmp_path / 'knn'}", "seed=1")
+    show_result(narbench.run(*SMALL, f"out={tmp_path / 'nnformer'}"))
+    shown = capsys.readouterr().out
+    assert "params" in shown
+    assert "knn" not in shown, "another split is not comparable"
+
+
+def test_wandb_offline_run_can_be_read_back(tmp_path):
+    result = narbench.run(*[o for o in SMALL if o != "logger=none"], "logger=wandb", f"out={tmp_path / 'logged'}")
+    folder = next((result.folder.path / "wandb").glob("offline-run-*"))
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json", folder]
+    summary = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    text = json.dumps(summary)
+    assert "predicted_vs_true" in text
+    logged = summary["summary"]
+    assert float(logged["test/kendall_tau"]) == pytest.approx(result.record["metrics"]["test"]["kendall_tau"])
+
+
+def test_csv_logger_writes_curves(tmp_path):
+    result = narbench.run(*[o for o in SMALL if o != "logger=none"], "logger=csv", f"out={tmp_path / 'csv'}")
+    lines = next(result.folder.path.rglob("metrics.csv")).read_text()
+    assert "val/kendall_tau" in lines
+    assert "val_ema/kendall_tau" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predictor=nnfomer"], "did you mean nnformer"),
+        (["dataset=nasbench20"], "nasbench201"),
+        (["predictor.dpeth=3"], "did you mean depth"),
+        (["recipe.epocs=3"], "did you mean epochs"),
+        (["recipe.lr=fast"], "recipe.lr"),
+        (["train=0"], "choose 1 to"),
+        (["train=many"], "not a size"),
+        (["train=99999"], "choose 1 to"),
+        (["protocol=strict"], "did you mean strict"),
+        (["resume=nowhere"], "no run here"),
+        (["dataset=nasbench201", "dataset.root=nowhere"], "NATS"),
+        (["dataset.labels.test=speed"], "speed"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(arguments, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments, "logger=none", f"runs={tmp_path}"])
+    with pytest.raises(SystemExit) as stop:
+        entry.main()
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_is_not_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(narbench.UserError, match="not empty"):
+        narbench.run(*SMALL, f"out={tmp_path}")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_resume_refuses_another_configuration(small_run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "recipe.lr=0.5", f"resume={small_run.folder.path}"])
+    with pytest.raises(SystemExit):
+        entry.main()
+    assert "differs from the run" in capsys.readouterr().err
