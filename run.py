@@ -16,7 +16,7 @@ from harness.config import explain
 from harness.show import show_error, show_result
 
 
-@hydra.main(config_path="pkg://harness.conf", config_name="config", version_base="1.3")
+@hydra.main(config_path="pkg://harness.conf", config_name="config", version_base="1.3")  # type: ignore[untyped-decorator]
 def task(config: DictConfig) -> float | None:
     """Run the composed experiment, print its result and return the selection metric on validation."""
     if config.resume is not None:

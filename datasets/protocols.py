@@ -133,11 +133,13 @@ def _paper(
 def _strict(
     store: GraphStore, config: ProtocolConfig, train_y: Any, test_y: Any, train_label: str, test_label: str
 ) -> Split:
+    """Draw uniformly over distinct graphs: over rows, graphs that occur often would all end up in train and val."""
     groups = _hash_groups(store.hashes)
-    order = np.random.default_rng(config.seed).permutation(len(store))
+    rng = np.random.default_rng(config.seed)
+    order = rng.permutation(len(store))
     labelled = order[~np.isnan(train_y[order])]
     _, first = np.unique(groups[labelled], return_index=True)
-    candidates = labelled[np.sort(first)]
+    candidates = rng.permutation(labelled[np.sort(first)])
     train = parse_size(config.train, len(candidates), "protocol.train")
     val = parse_size(config.val, len(candidates), "protocol.val")
     if train + val >= len(candidates):

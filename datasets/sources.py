@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pooch
+from filelock import FileLock
 from rich.console import Console
 
 from datasets.errors import UserError
-from datasets.store import SCHEMA_VERSION, Columns, GraphStore, Manifest, write_store
+from datasets.store import MANIFEST, SCHEMA_VERSION, Columns, GraphStore, Manifest, write_store
 
 Reader = Callable[[Path], tuple[Columns, Manifest]]
 
@@ -79,9 +81,13 @@ def prepare_store(
     """
     source, path = find_source(name, root, sources)
     folder = cache / f"{name}-{_identity(path)}"
-    if (folder / "manifest.json").exists():
-        return GraphStore.open(folder)
-    console = console or Console(stderr=True)
+    with FileLock(Path(tempfile.gettempdir()) / f"narbench-{folder.name}.lock"):
+        if (folder / MANIFEST).exists():
+            return GraphStore.open(folder)
+        return _convert(name, source, path, folder, checksum=checksum, console=console or Console(stderr=True))
+
+
+def _convert(name: str, source: Source, path: Path, folder: Path, *, checksum: bool, console: Console) -> GraphStore:
     digest = None
     if path.is_file():
         with console.status(f"{name}: checking {path.name}"):

@@ -66,7 +66,7 @@ def random_cells(count: int, nodes: int = 7, seed: int = 0) -> GraphBatch:
         edge_index=torch.stack([graph * nodes + parent, graph * nodes + child]),
         ptr=torch.arange(count + 1) * nodes,
         row=torch.arange(count),
-        static={name: 1e6 * (1 + label) for name in CELLS.static},
+        static=dict.fromkeys(CELLS.static, 1000000.0 * (1 + label)),
         labels={"accuracy": label},
         target_name="accuracy",
     )

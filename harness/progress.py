@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,10 +41,11 @@ def track(items: Collection[T] | Any, description: str) -> Iterator[T]:
 
 
 class TrainingProgress(Callback):
-    """One bar over all training steps, with the loss and the last validation beside it."""
+    """One bar over all training steps, with the loss and the last validation of ``metric`` beside it."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, metric: str) -> None:
         self.description = description
+        self.metrics = ("train/loss", f"val/{metric}", f"val_ema/{metric}")
         self.progress = bar()
         self._printed = time.monotonic()
 
@@ -61,8 +61,8 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last loss and validation metrics."""
-        shown = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(("train/loss", "val"))}
-        note = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+        values = trainer.callback_metrics
+        note = "  ".join(f"{name} {float(values[name]):.4f}" for name in self.metrics if name in values)
         note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {note}"
         self.progress.update(self.task, note=note)
         if not console.is_terminal and time.monotonic() - self._printed > QUIET_SECONDS:
@@ -76,7 +76,3 @@ class TrainingProgress(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the bar away before the error is shown."""
         self.progress.stop()
-
-
-def _short(value: torch.Tensor) -> str:
-    return f"{float(value):.4f}"

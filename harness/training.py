@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import Logger
@@ -99,15 +104,15 @@ class Validation(Callback):
         self.parts = {}
 
 
-class EpochSeed(Callback):
-    """Makes the random numbers of an epoch a function of (seed, epoch, rank): a resumed run repeats a whole one."""
+class StepSeed(Callback):
+    """Makes the random numbers of a step a function of (seed, step, rank): a resumed run repeats a whole one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: GraphBatch, batch_idx: int) -> None:
         """Seed torch's generators."""
-        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+        torch.manual_seed((self.seed * 100_000_007 + trainer.global_step) * 1_009 + trainer.global_rank)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -167,6 +172,19 @@ def train(
     return trainer
 
 
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Hold back Lightning's remarks on hardware, loaders and its own products; errors and real warnings pass."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", message=".*(treespec|exists and is not empty).*")
+        yield
+    log.setLevel(level)
+
+
 def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> None:
     """Load one set of weights of a finished run.
 
@@ -193,10 +211,10 @@ def _callbacks(config: ExperimentConfig, data: Benchmark, folder: Path) -> list[
     ]
     description = f"{config.predictor.name} on {config.dataset.name}"
     return [
-        EpochSeed(config.seed),
+        StepSeed(config.seed),
         *averaging,
         Validation(data.task),
-        TrainingProgress(description),
+        TrainingProgress(description, metric),
         *best,
         LastCheckpoint(folder, config.trainer.checkpoint_minutes),
     ]

@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import narbench
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.stats import kendalltau
 
+import narbench
 import run as entry
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,9 @@ def test_record_and_predictions_agree(small_run):
     for split, size in (("val", 30), ("test", 200)):
         part = table[table.split == split]
         assert len(part) == part.key.nunique() == size == record["protocol"]["sizes"][split]
-        assert record["metrics"][split]["kendall_tau"] == pytest.approx(kendalltau(part.label, part.prediction)[0], abs=1e-6)
+        assert record["metrics"][split]["kendall_tau"] == pytest.approx(
+            kendalltau(part.label, part.prediction)[0], abs=1e-6
+        )
     chosen = max(record["weights"], key=lambda name: record["weights"][name]["val"]["kendall_tau"])
     best = record["weights"][chosen]["val"]["kendall_tau"]
     assert record["weights"][record["selected_weights"]]["val"]["kendall_tau"] == best
@@ -89,11 +91,11 @@ def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
 
     seen = []
 
-    class Witness(training.EpochSeed):
+    class Witness(training.StepSeed):
         def on_train_batch_end(self, trainer, pl_module, *_):
             seen.append(pl_module.head.weight.detach().clone())
 
-    monkeypatch.setattr(training, "EpochSeed", Witness)
+    monkeypatch.setattr(training, "StepSeed", Witness)
     result = narbench.run(*SMALL, "recipe.ema=0.9", f"out={tmp_path / 'ema'}")
     average = seen[0]
     for weight in seen[1:]:
@@ -144,7 +146,7 @@ def test_csv_logger_writes_curves(tmp_path):
         (["train=0"], "choose 1 to"),
         (["train=many"], "not a size"),
         (["train=99999"], "choose 1 to"),
-        (["protocol=strict"], "did you mean strict"),
+        (["protocol=stric"], "did you mean strict"),
         (["resume=nowhere"], "no run here"),
         (["dataset=nasbench201", "dataset.root=nowhere"], "NATS"),
         (["dataset.labels.test=speed"], "speed"),

@@ -103,7 +103,7 @@ def test_block_activations(case):
     for batch in case.facts["batches"]:
         seen = {}
         hooks = [
-            block.register_forward_hook(lambda _m, _i, out, n=n: seen.__setitem__(n, out))
+            block.register_forward_hook(lambda _m, _i, out, n=n, seen=seen: seen.__setitem__(n, out))
             for n, block in enumerate(model.blocks)
         ]
         with torch.no_grad():

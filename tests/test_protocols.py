@@ -109,8 +109,12 @@ def test_strict_on_a_store_small_enough_to_do_by_hand(tmp_path):
     store = hashed_store(tmp_path / "s", groups, a, b)
     for seed in range(20):
         parts = split(store, config(seed=seed), "a", "b")
-        order = [row for row in np.random.default_rng(seed).permutation(8) if not np.isnan(a[row])]
-        distinct = [row for i, row in enumerate(order) if groups[row] not in [groups[r] for r in order[:i]]]
+        rng = np.random.default_rng(seed)
+        order = [row for row in rng.permutation(8) if not np.isnan(a[row])]
+        distinct = rng.permutation(
+            [row for i, row in enumerate(order) if groups[row] not in [groups[r] for r in order[:i]]]
+        )
+        distinct = distinct.tolist()
         assert parts.train.tolist() == distinct[:2]
         assert parts.val.tolist() == distinct[2:3]
         used = {groups[row] for row in distinct[:3]}

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from datasets.errors import UserError
 from harness.cli import data
+from harness.cli.bench import bench
 from harness.cli.runs import runs
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command()(runs)
+app.command()(bench)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def prepare(
     checksum: Annotated[bool, typer.Option("--checksum/--no-checksum", help="Refuse a file that was altered.")] = True,
 ) -> None:
     """Convert a benchmark's official file to a store, once."""
-    store = _benchmark(name, root, cache, checksum).open_store()
+    store = benchmark(name, root, cache, checksum).open_store()
     _say(f"{name}: {len(store):,} graphs in {store.folder}")
 
 
@@ -35,7 +35,7 @@ def describe(name: Name, root: Root = None, cache: Cache = None) -> None:
     """Show what a benchmark holds: graphs, operations, labels, noise ceilings and protocols."""
     from harness.cli.describe import print_description
 
-    print_description(_benchmark(name, root, cache, checksum=True), Console())
+    print_description(benchmark(name, root, cache), Console())
 
 
 @app.command()
@@ -63,7 +63,18 @@ def _say(text: str) -> None:
     Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def _benchmark(name: str, root: Path | None, cache: Path | None, checksum: bool) -> Benchmark:
+def benchmark(name: str, root: Path | None = None, cache: Path | None = None, checksum: bool = True) -> Benchmark:
+    """A registered benchmark as its YAML describes it, under the ``strict`` protocol with its default sizes.
+
+    Args:
+        name: registered name.
+        root: folder with the official files; None keeps that of the YAML.
+        cache: folder for the converted stores; None keeps that of the YAML.
+        checksum: False accepts a file whose published checksum differs.
+
+    Raises:
+        UserError: for an unknown name, with the nearest known ones.
+    """
     from omegaconf import OmegaConf
 
     from datasets.base import DatasetConfig, LoadingConfig
@@ -76,5 +87,5 @@ def _benchmark(name: str, root: Path | None, cache: Path | None, checksum: bool)
     config.root, config.cache = str(root or config.root), str(cache or config.cache)
     config.checksum &= checksum
     protocol = ProtocolConfig("strict", content.train, content.val, "all", seed=0)
-    benchmark: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_batch_size=1), 0)
-    return benchmark
+    made: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_batch_size=1), 0)
+    return made
