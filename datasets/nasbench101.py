@@ -14,7 +14,7 @@ class NASBench101(Benchmark):
     """Accuracy of CIFAR-10 networks after 108 epochs.
 
     The official files give means over three repeats (``validation_accuracy``, ``test_accuracy``) in the order the official
-    API iterates; the import table (docs/data-formats.md) gives ``validation_accuracy_1run``, one of them, instead.
+    API iterates; the import table (docs/data.md) gives ``validation_accuracy_1run``, one of them, instead.
     """
 
     task = "accuracy"
@@ -40,7 +40,7 @@ class NASBench101(Benchmark):
             ),
             Source(
                 pattern="nasbench101.parquet",
-                what="a table of cells and accuracies, format in docs/data-formats.md",
+                what="a table of cells and accuracies, format in docs/data.md",
                 page=PAGE,
                 read=read_table,
             ),

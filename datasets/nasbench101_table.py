@@ -1,4 +1,4 @@
-"""The import table of NAS-Bench-101: one Parquet row per cell (docs/data-formats.md)."""
+"""The import table of NAS-Bench-101: one Parquet row per cell (docs/data.md)."""
 
 from __future__ import annotations
 

@@ -28,5 +28,5 @@ class NASBench201(Benchmark):
             Source(
                 "NAS-Bench-201-v1_0-e61699.pth", "NAS-Bench-201 v1.0, the whole benchmark in one file", _NB201, read_pth
             ),
-            Source("nasbench201.parquet", "a table of the labels: docs/data-formats-nasbench201.md", _NATS, read_table),
+            Source("nasbench201.parquet", "a table of the labels: docs/data.md", _NATS, read_table),
         )

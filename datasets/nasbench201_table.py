@@ -1,4 +1,4 @@
-"""NAS-Bench-201 from one Parquet table, one row per cell; the columns are in docs/data-formats-nasbench201.md."""
+"""NAS-Bench-201 from one Parquet table, one row per cell; the columns are in docs/data.md."""
 
 from __future__ import annotations
 

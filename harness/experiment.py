@@ -23,7 +23,7 @@ from harness.evaluation import Predictions, evaluate
 from harness.metrics import Scores, selection_metric
 from harness.records import RunFolder, code_version, environment, peak_memory_mb
 from harness.registry import load
-from harness.training import Weights, load_weights, quiet_lightning, train, weight_sets
+from harness.training import Weights, load_weights, train, weight_sets
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 
@@ -63,8 +63,7 @@ def run(config: DictConfig) -> Result:
     folder = RunFolder.existing(Path(str(experiment.resume))) if resume else RunFolder.create(experiment)
     timings = {"setup_seconds": time.perf_counter() - clock}
     logger = loggers.build(experiment, folder)
-    with quiet_lightning():
-        timings |= _fit(predictor, data, experiment, folder, logger, resume)
+    timings |= _fit(predictor, data, experiment, folder, logger, resume)
     weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(experiment.recipe.ema > 0)
     clock = time.perf_counter()
     evaluated = _evaluate(predictor, data, folder, weights)

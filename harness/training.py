@@ -144,31 +144,15 @@ def train(
         logger: mirror of the curves.
         resume: continue instead of starting afresh.
     """
-    recipe, hardware = config.recipe, config.trainer
-    trainer = Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.num_nodes,
-        precision=hardware.precision,  # type: ignore[arg-type]
-        deterministic=hardware.deterministic,
-        max_epochs=recipe.epochs,
-        gradient_clip_val=recipe.clip or None,
-        check_val_every_n_epoch=min(recipe.eval_every, recipe.epochs),
-        num_sanity_val_steps=0,
-        callbacks=_callbacks(config, data, folder),
-        logger=logger or False,
-        log_every_n_steps=10,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    recipe = config.recipe
     sizes = token_counts(predictor, data, data.parts.train, data.labels.train)
     loader = data.train_dataloader(sizes if recipe.batching == "by_size" else None)
     val_rows = by_size(predictor, data, data.parts.val, data.labels.val)
     val = [data.eval_dataloader(val_rows, data.labels.val) for _ in range(2 if recipe.ema else 1)]
     last = folder / "last.ckpt"
-    trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+    with quiet_lightning():
+        trainer = _trainer(config, data, folder, logger)
+        trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
     return trainer
 
 
@@ -200,6 +184,28 @@ def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> None:
         raise UserError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]}); train again") from None
     key = "state_dict" if weights.averaged or "current_model_state" not in checkpoint else "current_model_state"
     predictor.load_state_dict(checkpoint[key])
+
+
+def _trainer(config: ExperimentConfig, data: Benchmark, folder: Path, logger: Logger | None) -> Trainer:
+    recipe, hardware = config.recipe, config.trainer
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        precision=hardware.precision,  # type: ignore[arg-type]
+        deterministic=hardware.deterministic,
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip or None,
+        check_val_every_n_epoch=min(recipe.eval_every, recipe.epochs),
+        num_sanity_val_steps=0,
+        callbacks=_callbacks(config, data, folder),
+        logger=logger or False,
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
 
 
 def _callbacks(config: ExperimentConfig, data: Benchmark, folder: Path) -> list[Callback]:
