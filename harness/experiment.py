@@ -133,7 +133,7 @@ def _fit(
     clock = time.perf_counter()
     if isinstance(predictor, FittedPredictor):
         predictor.fit(data.store.batch(data.parts.train, data.labels.train))
-        torch.save({"state_dict": predictor.state_dict()}, folder.checkpoints / "fitted.ckpt")
+        torch.save({"state_dict": predictor.state_dict(), "global_step": 0}, folder.checkpoints / "fitted.ckpt")
         return {"train_seconds": time.perf_counter() - clock}
     trainer = train(predictor, data, config, folder.checkpoints, logger, resume)
     return {"train_seconds": time.perf_counter() - clock, "train_steps": trainer.global_step}
@@ -142,10 +142,12 @@ def _fit(
 def _evaluate(
     predictor: Predictor, data: Benchmark, folder: RunFolder, weights: Mapping[str, Weights]
 ) -> dict[str, dict[str, Predictions]]:
-    result = {}
+    result: dict[str, dict[str, Predictions]] = {}
+    same: dict[tuple[int, bool], str] = {}
     for name, chosen in weights.items():
-        load_weights(predictor, folder.checkpoints, chosen)
-        result[name] = evaluate(predictor, data, name)
+        step = load_weights(predictor, folder.checkpoints, chosen)
+        first = same.setdefault((step, chosen.averaged), name)
+        result[name] = evaluate(predictor, data, name) if first == name else result[first]
     return result
 
 

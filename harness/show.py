@@ -18,7 +18,7 @@ YARDSTICKS = ("params", "flops", "knn", "boosting")
 """Predictors shown beside every result that shares their data and split."""
 
 SHOWN = {
-    "accuracy": {"rho": "spearman", "MAPE %": "mape_percent", "RMSE": "rmse", "regret@10": "regret_top10"},
+    "accuracy": {"rho": "spearman", "MAPE %": "mape_percent", "RMSE": "rmse", "regret": "regret_top10"},
     "latency": {"acc@10%": "acc_10_percent", "acc@5%": "acc_5_percent", "tau": "kendall_tau", "RMSE": "rmse"},
 }
 """Test metrics of the terminal table beside the selection metric: heading and name, by task."""

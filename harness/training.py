@@ -169,8 +169,8 @@ def quiet_lightning() -> Iterator[None]:
     log.setLevel(level)
 
 
-def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> None:
-    """Load one set of weights of a finished run.
+def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:
+    """Load one set of weights of a finished run and return the training step they are of.
 
     Raises:
         UserError: if the checkpoint is missing or damaged.
@@ -184,6 +184,7 @@ def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> None:
         raise UserError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]}); train again") from None
     key = "state_dict" if weights.averaged or "current_model_state" not in checkpoint else "current_model_state"
     predictor.load_state_dict(checkpoint[key])
+    return int(checkpoint["global_step"])
 
 
 def _trainer(config: ExperimentConfig, data: Benchmark, folder: Path, logger: Logger | None) -> Trainer:

@@ -175,3 +175,23 @@ def test_resume_refuses_another_configuration(small_run, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         entry.main()
     assert "differs from the run" in capsys.readouterr().err
+
+
+def test_a_grid_makes_one_run_for_each_point(monkeypatch, tmp_path, capsys):
+    arguments = ["-m", "predictor=params,flops", "seed=0,1", "logger=none", f"runs={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    entry.main()
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("*/record.json")]
+    found = {(record["predictor"], record["seed"]) for record in records}
+    assert found == {("params", 0), ("params", 1), ("flops", 0), ("flops", 1)}
+    assert capsys.readouterr().out.count("results in") == 4
+
+
+def test_equal_checkpoints_are_scored_once(small_run):
+    """The last epoch is validated, so `last` is `best` whenever the last validation was the best one."""
+    steps = {
+        name: torch.load(small_run.folder.checkpoints / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    }
+    weights = small_run.record["weights"]
+    assert (weights["best"] == weights["last"]) == (steps["best"] == steps["last"])
