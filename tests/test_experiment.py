@@ -128,6 +128,11 @@ def test_wandb_offline_run_can_be_read_back(tmp_path):
     assert float(logged["test/kendall_tau"]) == pytest.approx(result.record["metrics"]["test"]["kendall_tau"])
 
 
+def test_tensorboard_logger_writes_events(tmp_path):
+    result = narbench.run(*[o for o in SMALL if o != "logger=none"], "logger=tensorboard", f"out={tmp_path / 'tb'}")
+    assert list(result.folder.path.rglob("events.out.tfevents.*"))
+
+
 def test_csv_logger_writes_curves(tmp_path):
     result = narbench.run(*[o for o in SMALL if o != "logger=none"], "logger=csv", f"out={tmp_path / 'csv'}")
     lines = next(result.folder.path.rglob("metrics.csv")).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -45,7 +46,9 @@ def make(
         "digits201.journal.jsonl"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("digits201"),
-    workers: Annotated[int, typer.Option(min=1, help="Training processes, of one thread each.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Training processes, of one thread each; by default all cores.")
+    ] = None,
 ) -> None:
     """Train the embedded benchmark's cells again (about an hour of CPU time); continues where it was interrupted."""
     from datasets import digits201
@@ -55,7 +58,7 @@ def make(
         raise UserError(
             f"{name}: only digits201 is made here; convert an official file with `narbench data prepare {name}`"
         )
-    store = digits201.make(journal, out, workers)
+    store = digits201.make(journal, out, workers or os.cpu_count() or 1)
     _say(f"{name}: {len(store):,} graphs in {store.folder}; journal {journal}")
 
 

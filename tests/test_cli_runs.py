@@ -1,0 +1,78 @@
+"""``narbench runs`` and ``narbench bench``."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import narbench
+from harness import bench
+from harness.cli import app
+from harness.config import compose, typed
+from harness.experiment import build_predictor
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for predictor, seed in (("params", 0), ("params", 1), ("knn", 0)):
+        narbench.run(f"predictor={predictor}", f"seed={seed}", "logger=none", f"runs={folder}")
+    return folder
+
+
+def listed(*arguments):
+    result = CliRunner().invoke(app, ["runs", *map(str, arguments)], env={"COLUMNS": "240"})
+    assert result.exit_code == 0, result.output
+    return [line for line in result.output.splitlines() if "digits201" in line]
+
+
+def test_runs_lists_and_filters(runs):
+    assert len(listed(runs)) == 3
+    assert len(listed(runs, "--predictor", "params")) == 2
+    assert len(listed(runs, "--seed", 0)) == 2
+    only = listed(runs, "--predictor", "params", "--seed", 1)
+    assert len(only) == 1
+    record = next(r for r in map(json.loads, (p.read_text() for p in runs.glob("*/record.json"))) if r["seed"] == 1)
+    assert f"{record['metrics']['test']['kendall_tau']:.4f}" in only[0]
+
+
+def test_no_match_is_a_mistake(runs):
+    result = CliRunner().invoke(app, ["runs", str(runs), "--predictor", "nnformer"])
+    assert isinstance(result.exception, narbench.UserError)
+    assert "no finished run matches" in str(result.exception)
+
+
+def test_bench_prints_flat_json(monkeypatch, tmp_path):
+    def small(name):
+        sizes = {"nnformer": ["predictor.dim=16", "predictor.depth=1"], "nnlp": ["predictor.hidden=16"]}[name]
+        return build_predictor(typed(compose([f"predictor={name}", *sizes, "logger=none"])), bench.CELLS)
+
+    monkeypatch.setattr(bench, "cell_predictor", small)
+    file = tmp_path / "bench.json"
+    result = CliRunner().invoke(app, ["bench", "predict", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert json.loads(result.stdout) == figures
+    assert set(figures) >= {"gemm_gflops", "nnformer.cells.per_second", "nnlp.cells.predict_gemm_fraction"}
+    assert all(value > 0 for value in figures.values())
+
+
+def test_bench_counts_the_products_of_a_forward_pass(monkeypatch):
+    """Operations counted by the profiler equal those of the layers, counted here."""
+    import torch
+
+    layer = torch.nn.Linear(30, 20, bias=False)
+    assert bench._flops(lambda: layer(torch.ones(7, 30))) == 2 * 7 * 30 * 20
+
+
+def test_bench_data_without_data_is_a_mistake(tmp_path):
+    result = CliRunner().invoke(app, ["bench", "data", "--root", str(tmp_path)])
+    assert isinstance(result.exception, narbench.UserError)
+
+
+def test_random_cells_are_valid_graphs():
+    batch = bench.random_cells(50)
+    parent, child = batch.edge_index
+    assert (parent < child).all()
+    assert (batch.batch[parent] == batch.batch[child]).all()
+    assert batch.count.tolist() == [7] * 50

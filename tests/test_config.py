@@ -1,0 +1,55 @@
+"""Configuration files and their typing."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from datasets.errors import UserError
+from harness import registry
+from harness.config import compose, config_hash, plain, typed
+
+CONF = registry.CONF
+
+
+@pytest.mark.parametrize("dataset", registry.names("dataset"))
+@pytest.mark.parametrize("predictor", registry.names("predictor"))
+def test_every_predictor_composes_with_every_dataset(predictor, dataset):
+    config = typed(compose([f"predictor={predictor}", f"dataset={dataset}"]))
+    assert (config.predictor.name, config.dataset.name) == (predictor, dataset)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONF / "experiment").glob("*.yaml")])
+def test_every_experiment_composes(name):
+    stored = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    config = plain(typed(compose([f"experiment={name}"])))
+    assert f"{config['predictor']['name']}_{config['dataset']['name']}" in name
+    for key, value in stored.get("recipe", {}).items():
+        assert config["recipe"][key] == value
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "recipe").glob("*_*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_named_for_predictor_and_dataset_is_used(path):
+    predictor, _, dataset = path.stem.rpartition("_")
+    config = plain(typed(compose([f"predictor={predictor}", f"dataset={dataset}"])))
+    for key, value in OmegaConf.load(path).recipe.items():
+        assert config["recipe"][key] == value
+
+
+def test_hash_ignores_places_but_not_values():
+    base = config_hash(typed(compose([])))
+    assert base == config_hash(typed(compose(["out=elsewhere", "logger=none", "dataset.root=x", "runs=y"])))
+    for change in ("seed=1", "recipe.lr=0.1", "predictor.dim=8", "train=10", "protocol=paper"):
+        assert config_hash(typed(compose([change]))) != base
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+predictor.dmi=3", "predictor.dmi: unknown key; did you mean dim"),
+        ("predictor.depth=deep", "predictor.depth"),
+        ("trainer.devices=two", "trainer.devices"),
+        ("predictor.target=predictors.nowhere:Thing", "predictors.nowhere:Thing"),
+    ],
+)
+def test_mistakes_name_the_key(override, message):
+    with pytest.raises(UserError, match=message.replace("+", r"\+")):
+        typed(compose([override]))

@@ -1,0 +1,128 @@
+"""Schedules, samplers, dropout and gathering: the parts of training that carry no model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.base import EpochSampler
+from harness.evaluation import Predictions
+from harness.metrics import score
+from predictors.layers.dropout import dropout, keep_mask
+from predictors.recipe import Recipe, build_optimizer, multiplier
+
+RECIPE = {
+    "optimizer": "adamw",
+    "lr": 0.1,
+    "weight_decay": 0.01,
+    "schedule": "linear",
+    "warmup": 0.1,
+    "final": 0.0,
+    "epochs": 1,
+    "batch_size": 4,
+    "batching": "shuffled",
+    "ema": 0.0,
+    "clip": 0.0,
+    "eval_every": 1,
+}
+
+
+def recipe(**changes):
+    return Recipe(**{**RECIPE, **changes})
+
+
+@pytest.mark.parametrize(
+    ("stored", "changes"),
+    [
+        ("linear_warmup_decay_v1_v2_lat", {"schedule": "linear", "final": 0.0}),
+        ("nnformer_acc_cosine_min_ratio_0p1", {"schedule": "cosine", "final": 0.1}),
+    ],
+)
+def test_schedules_are_the_official_ones(golden_folder, stored, changes):
+    facts = json.loads((golden_folder / "protocol" / "protocol.json").read_text())["schedules"]
+    steps = facts["total_steps"]
+    ours = [multiplier(recipe(warmup=facts["warmup_steps"] / steps, **changes), step, steps) for step in range(steps)]
+    assert ours == pytest.approx(facts[stored], abs=1e-9)
+
+
+def test_metrics_are_the_official_ones(golden_folder):
+    facts = json.loads((golden_folder / "protocol" / "protocol.json").read_text())["metrics"]
+    official = facts["per_repo"]["v2"]
+    ours = score(np.array(facts["pred"]), np.array(facts["target"]), higher_is_better=False).values
+    assert ours["kendall_tau"] == pytest.approx(official["tau"])
+    assert ours["mape_percent"] == pytest.approx(100 * official["mape"])
+    shares = [ours[f"acc_{percent}_percent"] / 100 for percent in (10, 5, 1)]
+    assert shares == pytest.approx(official["errbnd"])
+
+
+def test_schedule_by_hand():
+    constant = recipe(schedule="constant", warmup=0.5)
+    assert [multiplier(constant, step, 4) for step in range(4)] == [0.0, 0.5, 1.0, 1.0]
+    with pytest.raises(ValueError, match="choose constant, linear or cosine"):
+        multiplier(recipe(schedule="step"), 3, 4)
+
+
+def test_biases_and_norms_are_not_decayed():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    optimizer, _ = build_optimizer(recipe(), model.parameters(), 10)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(model[0].weight)}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+def test_sampler_covers_every_row_once_in_an_order_of_seed_and_epoch():
+    rows = np.arange(100, 137)
+    sampler = EpochSampler(rows, 5, seed=3)
+    epochs = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == 8
+        epochs.append(np.concatenate(batches).tolist())
+        assert sorted(epochs[-1]) == rows.tolist()
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
+def test_sampler_by_size_never_mixes_sizes():
+    sizes = np.random.default_rng(0).integers(3, 7, 50)
+    sampler = EpochSampler(np.arange(50), 4, seed=0, sizes=sizes)
+    batches = list(sampler)
+    assert all(len(set(sizes[batch])) == 1 for batch in batches)
+    assert sorted(np.concatenate(batches)) == list(range(50))
+    assert len(batches) == len(sampler)
+
+
+def test_evaluation_keeps_the_order():
+    assert np.concatenate(list(EpochSampler(np.array([5, 2, 9]), 2))).tolist() == [5, 2, 9]
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.5])
+def test_dropout_rate_scale_and_seed(rate):
+    x = torch.ones(500, 401)
+    torch.manual_seed(1)
+    first = dropout(x, rate, training=True)
+    torch.manual_seed(1)
+    assert torch.equal(first, dropout(x, rate, training=True))
+    assert not torch.equal(first, dropout(x, rate, training=True))
+    zeros = (first == 0).double().mean().item()
+    assert zeros == pytest.approx(rate, abs=5 * (rate * (1 - rate) / x.numel()) ** 0.5)
+    assert first[first > 0].unique().tolist() == pytest.approx([1 / (1 - rate)], rel=1e-4)
+    assert torch.equal(dropout(x, rate, training=False), x)
+
+
+def test_dropout_masks_of_neighbours_are_independent():
+    kept = (keep_mask(torch.ones(1_000_000), 0.5) > 0).double() - 0.5
+    for lag in (1, 2, 3, 4, 8):
+        assert abs((kept[lag:] * kept[:-lag]).mean().item()) < 5 * 0.25 / 1000
+
+
+def test_gathering_counts_a_padded_copy_once():
+    parts = [
+        (torch.tensor([7, 3]), torch.tensor([0.7, 0.3]), torch.tensor([0.5, 0.1])),
+        (torch.tensor([5, 7]), torch.tensor([0.5, 0.7]), torch.tensor([0.2, 0.5])),
+    ]
+    found = Predictions.gather(parts)
+    assert found.rows.tolist() == [3, 5, 7]
+    assert found.prediction == pytest.approx([0.3, 0.5, 0.7])
+    assert found.at(np.array([7, 3])).label == pytest.approx([0.5, 0.1])
