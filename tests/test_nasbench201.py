@@ -6,8 +6,6 @@ import shutil
 
 import networkx as nx
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -19,7 +17,6 @@ from datasets.errors import UserError
 from datasets.nasbench201 import NASBench201
 from datasets.nasbench201_cost import cell_costs
 from datasets.nasbench201_official import read_nats, read_pth
-from datasets.nasbench201_table import LABELS, read_table
 from datasets.protocols import ProtocolConfig
 from tests.data.nasbench201 import make
 
@@ -294,102 +291,6 @@ def test_nats_decompression_bomb(nats, monkeypatch):
         read_nats(nats)
 
 
-def write_table(path, **changed):
-    """A table of two cells; a column given as None is left out."""
-    columns = {
-        "arch_idx": [0, 1],
-        "arch_str": list(make.CELLS[:2]),
-        "hp200_c10valid_val": [81.5, 90.25],
-        "nats_c10_test200": [85.0, 93.0],
-        "params_M_nats": [0.129306, 0.802426],
-        "other": ["a", "b"],
-    }
-    pq.write_table(pa.table({name: c for name, c in (columns | changed).items() if c is not None}), path)
-    return path
-
-
-def test_table(tmp_path):
-    columns, manifest = read_table(write_table(tmp_path / "t.parquet"))
-    assert {name: values.tolist() for name, values in columns.labels.items()} == {
-        "cifar10valid_validation_200ep": [0.815, 0.9025],
-        "nats_cifar10_test_200ep": [0.85, 0.93],
-    }
-    assert columns.static["params"].tolist() == [129_306, 802_426]
-    assert columns.static["flops"].tolist() == cell_costs(node_operations(list(make.CELLS[:2])))[1].tolist()
-    assert manifest.notes == {}
-
-
-def test_table_without_optional_columns(tmp_path):
-    columns, _ = read_table(write_table(tmp_path / "t.parquet", params_M_nats=None, nats_c10_test200=None, other=None))
-    assert columns.static["params"].tolist() == [129_306, 802_426]
-    assert list(columns.labels) == ["cifar10valid_validation_200ep"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"arch_idx": None}, "no column arch_idx"),
-        ({"arch_str": None}, "no column arch_str"),
-        ({"hp200_c10valid_val": None, "nats_c10_test200": None}, "no column of labels; add one of hp200_c10valid_val"),
-        ({"nats_c10_test200": [85.0, math.nan]}, "row 1, column nats_c10_test200: nan"),
-        ({"nats_c10_test200": [None, 3.0]}, "row 0, column nats_c10_test200: nan"),
-        ({"nats_c10_test200": [85.0, 101.0]}, "row 1, column nats_c10_test200: 101"),
-        ({"nats_c10_test200": ["85", "9"]}, "column nats_c10_test200 holds string"),
-        ({"params_M_nats": [1.0, math.nan]}, "row 1, column params_M_nats"),
-        ({"arch_idx": [0, 2]}, "row 1, column arch_idx: 2 is not the row number"),
-        ({"arch_idx": [1, 0]}, "row 0, column arch_idx"),
-        ({"arch_str": [make.CELLS[0], make.CELLS[0][1:]]}, "row 1, arch_str"),
-        ({"arch_str": [None, make.CELLS[0]]}, "row 0, arch_str"),
-        ({"arch_str": [3, 4]}, "column arch_str holds int64"),
-    ],
-)
-def test_bad_tables(tmp_path, changed, message):
-    with pytest.raises(UserError, match=rf"t\.parquet: {message}"):
-        read_table(write_table(tmp_path / "t.parquet", **changed))
-
-
-def test_file_that_is_no_table(tmp_path):
-    path = tmp_path / "t.parquet"
-    path.write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet file"):
-        read_table(path)
-
-
-@pytest.fixture(scope="module")
-def real(shared):
-    return read_table(shared / "data/nasbench201.parquet")
-
-
-def test_real_table(real):
-    columns, manifest = real
-    assert len(columns.keys) == len(set(columns.keys)) == 15_625
-    assert set(columns.labels) == set(LABELS.values())
-    best = {name: round(100 * float(values.max()), 3) for name, values in columns.labels.items()}
-    assert best["nats_cifar10_test_200ep"] == 94.373
-    assert best["nats_cifar100_test_200ep"] == 73.513
-    assert best["nats_imagenet16_test_200ep"] == 47.311
-    assert best["cifar10valid_validation_200ep"] == 91.607
-    assert len(np.unique(columns.hashes, axis=0)) == 8765
-    columns.check(manifest.operations, "table")
-
-
-def test_analytic_parameters_equal_the_official_column(real):
-    columns, _ = real
-    params, flops = cell_costs(columns.ops.values.reshape(-1, 8))
-    np.testing.assert_array_equal(params, columns.static["params"])
-    assert (flops.min(), flops.max()) == (7_783_040, 220_119_680)
-
-
-def test_cells_of_one_hash_score_alike(real):
-    """Equal hashes mean the same function, so accuracies differ by training noise only."""
-    columns, _ = real
-    accuracy = columns.labels["nats_cifar10_test_200ep"]
-    _, group, size = np.unique(columns.hashes, axis=0, return_inverse=True, return_counts=True)
-    mean = np.bincount(group, accuracy) / size
-    shared_graph = size[group] > 1
-    assert np.abs(accuracy - mean[group])[shared_graph].mean() < 0.1 * np.abs(accuracy - accuracy.mean()).mean()
-
-
 def benchmark(root, cache, test):
     config = DatasetConfig(
         "datasets.nasbench201:NASBench201",
@@ -410,7 +311,7 @@ def benchmark(root, cache, test):
         (make.make_nats, "NATS-tss-v1_0-3ffb9-simple"),
         (make.make_pth, "NAS-Bench-201-v1_1-096897.pth"),
         (make.make_pth, "NAS-Bench-201-v1_0-e61699.pth"),
-        (lambda path: write_table(path, hp200_c10_test=[84.0, 92.0]), "nasbench201.parquet"),
+        (lambda path: make.make_table(path, hp200_c10_test=[84.0, 92.0]), "nasbench201.parquet"),
     ],
 )
 def test_benchmark_from_every_source(tmp_path, made, name):
