@@ -16,6 +16,8 @@ from predictors.fitted import FittedPredictor
 from tests.graphs import cell_spec, cells, pick, random_cells, relabelled
 
 SMALL = {
+    "narformer": {"dim": 48, "feedforward": 96, "heads": 4, "depths": [2, 1, 1, 1], "code_widths": [16, 16, 16]},
+    "narformer2": {"layers": 2, "hidden": 32, "head": 32},
     "nnformer": {"dim": 32, "depth": 2},
     "nnlp": {"hidden": 32},
     "boosting": {"trees": 100, "learning_rate": 0.1},

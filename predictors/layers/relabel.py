@@ -1,0 +1,78 @@
+"""Other topological orders of the same graphs, found for a whole batch at once; the first and the last node stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from datasets.errors import UserError
+from datasets.graph import DenseGraphs
+
+MOST_NODES = 8
+"""Largest graph whose orders are enumerated: 6! = 720 of them."""
+
+
+def relabel(graphs: DenseGraphs, order: Tensor) -> DenseGraphs:
+    """Put node ``order[b, i]`` (B, L) in place i of graph b; padding must stay where it is."""
+    rows = graphs.adjacency.gather(1, order[:, :, None].expand_as(graphs.adjacency))
+    return DenseGraphs(graphs.op.gather(1, order), graphs.mask, rows.gather(2, order[:, None].expand_as(rows)))
+
+
+def swap_last(graphs: DenseGraphs) -> DenseGraphs:
+    """Swap the last two inner nodes of every graph in which no edge joins them: NAR-Former's code tries nothing else."""
+    size = graphs.op.shape[1]
+    order = torch.arange(size, device=graphs.op.device).repeat(len(graphs.op), 1)
+    first = (graphs.count - 3).clamp(min=0)[:, None]
+    second = (first + 1).clamp(max=size - 1)
+    joined = graphs.adjacency.flatten(1).gather(1, first * size + second)
+    stay = joined | (graphs.count < 4)[:, None]
+    order = order.scatter(1, first, torch.where(stay, first, second))
+    order = order.scatter(1, second, torch.where(stay, second, first))
+    return relabel(graphs, order)
+
+
+def uniform(graphs: DenseGraphs) -> DenseGraphs:
+    """Draw one of all topological orders of each graph, equally likely.
+
+    Raises:
+        UserError: for graphs of more than ``MOST_NODES`` nodes.
+    """
+    size = graphs.op.shape[1]
+    if size > MOST_NODES:
+        raise UserError(
+            f"augmentation=uniform enumerates the orders of at most {MOST_NODES} nodes, a graph has {size}: choose none"
+        )
+    orders, reversing, last_moved = _orders(size, graphs.op.device)
+    broken = graphs.adjacency.flatten(1).float() @ reversing
+    valid = (broken == 0) & (last_moved < graphs.count[:, None] - 1)
+    drawn = torch.multinomial(valid.float(), 1).squeeze(1)
+    return relabel(graphs, orders[drawn])
+
+
+def same(graphs: DenseGraphs) -> DenseGraphs:
+    """The graphs themselves."""
+    return graphs
+
+
+AUGMENTATIONS: dict[str, Callable[[DenseGraphs], DenseGraphs]] = {"paper": swap_last, "uniform": uniform, "none": same}
+
+
+@lru_cache
+def _orders(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """All P orders of ``size`` nodes that keep both ends: (P, size), the pairs each reverses and the last node it moves.
+
+    The pairs are (size^2, P) float, 1 at (a * size + b, p) where order p puts a after b; the last node moved is (P,), 0 for
+    the order that moves none.
+    """
+    nodes = torch.arange(size)
+    inner = list(permutations(range(1, size - 1)))
+    orders = nodes.repeat(len(inner), 1)
+    orders[:, 1 : size - 1] = torch.tensor(inner)
+    place = orders.argsort(1)
+    reversing = (place[:, :, None] > place[:, None, :]).flatten(1).float().T
+    last_moved = torch.where(orders != nodes, nodes, 0).amax(1)
+    return orders.to(device), reversing.to(device), last_moved.to(device)
