@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import UserError
+from datasets.errors import UserError, require_choice
 from datasets.store import GraphStore
 
 VERSIONS = {"paper": 1, "strict": 1}
@@ -103,8 +103,7 @@ def split(store: GraphStore, config: ProtocolConfig, train_label: str, test_labe
         UserError: for an unknown protocol, impossible sizes or missing labels.
     """
     rules = {"paper": _paper, "strict": _strict}
-    if config.name not in rules:
-        raise UserError(f"protocol.name={config.name}: unknown; choose one of {', '.join(rules)}")
+    require_choice("protocol.name", config.name, rules)
     return rules[config.name](store, config, store.label(train_label), store.label(test_label), train_label, test_label)
 
 

@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from datasets.base import DatasetConfig
-from datasets.errors import UserError
+from datasets.errors import UserError, require_choice
 from datasets.protocols import ProtocolConfig
 from harness.registry import load, suggest
 from predictors.base import Predictor
-from predictors.recipe import Recipe
+from predictors.recipe import Recipe, check
 
 CONF_MODULE = "harness.conf"
 NOT_HASHED = ("out", "resume", "runs", "logger", "dataset.root", "dataset.cache")
@@ -129,6 +129,9 @@ def typed(config: DictConfig) -> ExperimentConfig:
         "logger": LoggerConfig,
     }
     nodes = {name: _merge(schema, config[name], name) for name, schema in schemas.items()}
+    check(nodes["recipe"])
+    require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
+    require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))
     rest = {field.name: config[field.name] for field in fields(ExperimentConfig) if field.name not in schemas}
     return ExperimentConfig(**nodes, **rest)
 

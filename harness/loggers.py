@@ -17,7 +17,7 @@ def build(config: ExperimentConfig, folder: RunFolder) -> Logger | None:
     """The configured logger, its files in the run's folder.
 
     Raises:
-        UserError: for an unknown kind, or TensorBoard when it is not installed.
+        UserError: for TensorBoard when it is not installed.
     """
     kind = config.logger.kind
     if kind == "none":
@@ -26,9 +26,7 @@ def build(config: ExperimentConfig, folder: RunFolder) -> Logger | None:
         return CSVLogger(folder.path, name="csv", version="")
     if kind == "tensorboard":
         return _tensorboard(folder)
-    if kind == "wandb":
-        return _wandb(config, folder)
-    raise UserError(f"logger.kind={kind}: unknown; choose wandb, csv, tensorboard or none")
+    return _wandb(config, folder)
 
 
 def log_result(logger: Logger | None, record: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> None:
@@ -52,8 +50,6 @@ def _tensorboard(folder: RunFolder) -> Logger:
 def _wandb(config: ExperimentConfig, folder: RunFolder) -> Logger:
     import wandb
 
-    if config.logger.mode not in ("offline", "online"):
-        raise UserError(f"logger.mode={config.logger.mode}: unknown; choose offline or online")
     logger = WandbLogger(
         name=folder.path.name,
         project=config.logger.project,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.errors import UserError
+from datasets.errors import UserError, require_choice
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.graph_features import graph_features, log_static
@@ -109,8 +109,7 @@ class StaticPredictor(FittedPredictor):
         if self.feature not in spec.static:
             known = ", ".join(spec.static) or "no per-graph features"
             raise UserError(f"predictor={config.name} needs the feature {self.feature!r}; this benchmark has {known}")
-        if config.fit not in ("isotonic", "linear"):
-            raise UserError(f"predictor.fit={config.fit}: unknown; choose isotonic or linear")
+        require_choice("predictor.fit", config.fit, ("isotonic", "linear"))
         super().__init__(config, spec)
 
     def features(self, batch: GraphBatch) -> Floats:

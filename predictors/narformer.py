@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.errors import UserError
+from datasets.errors import UserError, require_choice
 from datasets.graph import DenseGraphs, GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.asma import ACTIVATIONS
@@ -244,8 +244,7 @@ def check(config: NARFormerConfig) -> None:
         "augmentation": AUGMENTATIONS,
     }
     for name, known in choices.items():
-        if getattr(config, name) not in known:
-            raise UserError(f"predictor.{name}={getattr(config, name)}: choose {', '.join(known)}")
+        require_choice(f"predictor.{name}", getattr(config, name), known)
     if sum(config.code_widths) != config.dim or len(config.code_widths) != 3 or any(w % 2 for w in config.code_widths):
         raise UserError(
             f"predictor.code_widths={config.code_widths}: give three even numbers that add up to dim={config.dim}"

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from datasets.errors import UserError, require_choice
 from datasets.graph import DenseGraphs, GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
-from predictors.layers.asma import GraphFeedForward, MaskedAttention, head_masks
+from predictors.layers.asma import ACTIVATIONS, MASKS, GraphFeedForward, MaskedAttention, head_masks
 from predictors.layers.prune import prune
 from predictors.losses import architecture_consistency, mean_squared_error, random_permutation, sequence_ranking
 
@@ -82,6 +83,7 @@ class NNFormer(Predictor):
 
     def __init__(self, config: NNFormerConfig, spec: TaskSpec) -> None:
         super().__init__(config, spec)
+        check(config)
         self.frames = config.class_token + config.depth_token
         self.operation = nn.Embedding(CODES, config.dim)
         if config.class_token:
@@ -116,10 +118,10 @@ class NNFormer(Predictor):
         """The class and depth tokens (those configured) and the node tokens (B, frames + n, d), normalised.
 
         Raises:
-            ValueError: for graphs of 32 nodes or more, which the one-hot depth code cannot hold.
+            UserError: for graphs of 32 nodes or more, which the one-hot depth code cannot hold.
         """
         if graphs.mask.shape[1] >= CODES:
-            raise ValueError(f"nnformer on cells reads graphs of at most {CODES - 1} nodes, got {graphs.mask.shape[1]}")
+            raise UserError(f"nnformer on cells reads graphs of at most {CODES - 1} nodes, got {graphs.mask.shape[1]}")
         parts = [self.operation(graphs.op)]
         if self.config.depth_token:
             parts.insert(0, self.size(graphs.count)[:, None])
@@ -162,3 +164,18 @@ class NNFormer(Predictor):
             "ranking": self.config.loss_ranking * sequence_ranking(prediction, target, random_permutation(prediction)),
             "consistency": self.config.loss_consistency * architecture_consistency(first, second),
         }
+
+
+def check(config: NNFormerConfig) -> None:
+    """Check what the types cannot.
+
+    Raises:
+        UserError: for an unknown choice, or settings that do not fit together.
+    """
+    require_choice("predictor.masks", config.masks, MASKS)
+    require_choice("predictor.activation", config.activation, ACTIVATIONS)
+    require_choice("predictor.readout", config.readout, ("cls", "mean"))
+    if config.readout == "cls" and not config.class_token:
+        raise UserError("predictor.readout=cls reads the class token; set predictor.class_token=true or readout=mean")
+    if config.dim % HEADS:
+        raise UserError(f"predictor.dim={config.dim}: choose a multiple of its {HEADS} heads")

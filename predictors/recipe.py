@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from datasets.errors import UserError, require_choice
+
 
 @dataclass
 class Recipe:
@@ -44,12 +46,22 @@ class Recipe:
     eval_every: int
 
 
-def multiplier(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate at ``step`` (0-based) of ``steps``, as a fraction of the peak.
+def check(recipe: Recipe) -> None:
+    """Check what the types cannot.
 
     Raises:
-        ValueError: for an unknown schedule.
+        UserError: for an unknown choice, or numbers out of range.
     """
+    require_choice("recipe.optimizer", recipe.optimizer, ("adamw", "adam"))
+    require_choice("recipe.schedule", recipe.schedule, ("constant", "linear", "cosine"))
+    require_choice("recipe.batching", recipe.batching, ("shuffled", "by_size"))
+    for name in ("epochs", "batch_size", "eval_every"):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"recipe.{name}={getattr(recipe, name)}: give 1 or more")
+
+
+def multiplier(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate at ``step`` (0-based) of ``steps``, as a fraction of the peak."""
     warm = int(recipe.warmup * steps)
     if step < warm:
         return step / warm
@@ -58,19 +70,13 @@ def multiplier(recipe: Recipe, step: int, steps: int) -> float:
         return 1.0
     if recipe.schedule == "linear":
         return 1 - (1 - recipe.final) * done
-    if recipe.schedule == "cosine":
-        return recipe.final + (1 - recipe.final) * (1 + math.cos(math.pi * done)) / 2
-    raise ValueError(f"recipe.schedule={recipe.schedule}: choose constant, linear or cosine")
+    return recipe.final + (1 - recipe.final) * (1 + math.cos(math.pi * done)) / 2
 
 
 def build_optimizer(
     recipe: Recipe, parameters: Iterable[nn.Parameter], steps: int
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """The optimiser and its per-step schedule over ``steps`` steps.
-
-    Raises:
-        ValueError: for an unknown optimiser.
-    """
+    """The optimiser and its per-step schedule over ``steps`` steps."""
     trained = [p for p in parameters if p.requires_grad]
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adamw":
@@ -79,8 +85,6 @@ def build_optimizer(
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.lr)
-    elif recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(trained, lr=recipe.lr)
     else:
-        raise ValueError(f"recipe.optimizer={recipe.optimizer}: choose adamw or adam")
+        optimizer = torch.optim.Adam(trained, lr=recipe.lr)
     return optimizer, LambdaLR(optimizer, lambda step: multiplier(recipe, step, steps))

@@ -47,6 +47,8 @@ def test_hash_ignores_places_but_not_values():
         ("+predictor.dmi=3", "predictor.dmi: unknown key; did you mean dim"),
         ("predictor.depth=deep", "predictor.depth"),
         ("trainer.devices=two", "trainer.devices"),
+        ("logger.kind=paper", "logger.kind=paper: unknown; choose one of wandb, csv, tensorboard, none"),
+        ("logger.mode=on", "logger.mode=on: unknown; choose one of offline, online"),
         ("predictor.target=predictors.nowhere:Thing", "predictors.nowhere:Thing"),
     ],
 )

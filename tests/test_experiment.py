@@ -148,6 +148,8 @@ def test_csv_logger_writes_curves(tmp_path):
         (["predictor.dpeth=3"], "did you mean depth"),
         (["recipe.epocs=3"], "did you mean epochs"),
         (["recipe.lr=fast"], "recipe.lr"),
+        (["predictor.masks=as_is"], "choose one of as_code, as_paper"),
+        (["predictor.class_token=false"], "predictor.class_token=true"),
         (["train=0"], "choose 1 to"),
         (["train=many"], "not a size"),
         (["train=99999"], "choose 1 to"),

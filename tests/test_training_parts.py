@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from datasets.base import EpochSampler
+from datasets.errors import UserError
 from harness.evaluation import Predictions
 from harness.metrics import score
 from predictors.layers.dropout import dropout, keep_mask
-from predictors.recipe import Recipe, build_optimizer, multiplier
+from predictors.recipe import Recipe, build_optimizer, check, multiplier
 
 RECIPE = {
     "optimizer": "adamw",
@@ -59,8 +60,20 @@ def test_metrics_are_the_official_ones(golden_folder):
 def test_schedule_by_hand():
     constant = recipe(schedule="constant", warmup=0.5)
     assert [multiplier(constant, step, 4) for step in range(4)] == [0.0, 0.5, 1.0, 1.0]
-    with pytest.raises(ValueError, match="choose constant, linear or cosine"):
-        multiplier(recipe(schedule="step"), 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "step"}, r"recipe\.schedule=step: unknown; choose one of constant, linear, cosine"),
+        ({"optimizer": "sgd"}, r"recipe\.optimizer=sgd"),
+        ({"batching": "sorted"}, r"recipe\.batching=sorted"),
+        ({"epochs": 0}, r"recipe\.epochs=0: give 1 or more"),
+    ],
+)
+def test_recipes_that_make_no_sense(changes, message):
+    with pytest.raises(UserError, match=message):
+        check(recipe(**changes))
 
 
 def test_biases_and_norms_are_not_decayed():

@@ -101,7 +101,7 @@ def test_missing_feature_is_named():
 
 
 def test_unknown_fit_is_named():
-    with pytest.raises(UserError, match=r"predictor\.fit=cubic: unknown; choose isotonic or linear"):
+    with pytest.raises(UserError, match=r"predictor\.fit=cubic: unknown; choose one of isotonic, linear"):
         static_predictor(Params, "cubic")
 
 

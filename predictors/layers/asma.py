@@ -12,6 +12,9 @@ from predictors.layers.dropout import dropout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "leaky_relu": F.leaky_relu, "gelu": F.gelu}
 
+MASKS = ("as_code", "as_paper")
+"""How siblings are found; see ``head_masks``."""
+
 
 def frame(matrix: Tensor, width: int, value: bool) -> Tensor:
     """Put ``width`` rows and columns of ``value`` before a (B, n, n) boolean matrix."""
