@@ -1,0 +1,216 @@
+"""NAR-Former V2 (Yi et al., "NAR-Former V2", NeurIPS 2023, arXiv 2306.10792)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasets.errors import UserError
+from datasets.graph import GraphBatch, TaskSpec
+from predictors.base import Predictor, PredictorConfig
+from predictors.layers.dropout import dropout
+from predictors.layers.graph_attention import GROUPS, GraphAttention, GroupedFeedForward, Neighbours
+from predictors.layers.positive_head import PositiveHead, StaticLayer, initialise_bias, node_sum
+from predictors.layers.relabel import AUGMENTATIONS
+from predictors.losses import architecture_consistency, random_permutation, relative_squared_error, sequence_ranking
+
+CODE = 64
+"""Length of the code of an operation and of a position."""
+
+MOST_NODES = 32
+"""Rows of the table of position codes."""
+
+
+@dataclass
+class NARFormer2Config(PredictorConfig):
+    """Configuration of NAR-Former V2.
+
+    Attributes:
+        layers: number of graph attention layers, each followed by a feed-forward network.
+        hidden: node width, a multiple of 8.
+        head: width of the head.
+        ratio: hidden width of the feed-forward network over ``hidden``.
+        dropout: everywhere.
+        degree_gate: scale the channels by a function of the node's degree before attention.
+        group_norm: normalise the groups of the feed-forward network's linear layers.
+        shuffle: shuffle channels between those groups.
+        augmentation: second graph of each training pair: ``uniform`` (a random topological order), ``paper`` (the last two
+            inner nodes swapped where that is valid) or ``none`` (the same graph).
+        loss_relative: weight of the relative squared error.
+        loss_ranking: weight of sequence ranking.
+        loss_consistency: weight of the consistency of the two graphs of a pair.
+    """
+
+    layers: int
+    hidden: int
+    head: int
+    ratio: int
+    dropout: float
+    degree_gate: bool
+    group_norm: bool
+    shuffle: bool
+    augmentation: str
+    loss_relative: float
+    loss_ranking: float
+    loss_consistency: float
+
+
+class LayerGate(nn.Module):
+    """Weigh the graph vectors of all layers by what they contain and add them up: (B, layers, d) -> (B, d)."""
+
+    def __init__(self, layers: int, dim: int) -> None:
+        super().__init__()
+        self.hidden = initialise_bias(nn.Linear(layers * dim, layers * dim // 4))
+        self.output = initialise_bias(nn.Linear(layers * dim // 4, layers))
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Combine ``means``."""
+        gates = self.output(F.relu(self.hidden(means.flatten(1)))).sigmoid()
+        combined: Tensor = (means * gates[..., None]).sum(1)
+        return combined
+
+
+class Network(nn.Module):
+    """Graph attention layers on nodes, and a positive prediction of each graph.
+
+    With per-graph features (whole networks) the last layer's nodes are summed; without (cells) the nodes are averaged after
+    every layer and the averages added up, each weighted by a gate that sees them all.
+
+    Args:
+        config: sizes and options.
+        features: width of the nodes.
+        static: number of per-graph features, 0 for none.
+    """
+
+    def __init__(self, config: NARFormer2Config, features: int, static: int) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        width = config.hidden
+        options = {"normalise": config.group_norm, "shuffle": config.shuffle}
+        self.attentions = nn.ModuleList(
+            GraphAttention(inputs, width, degree_gate=config.degree_gate)
+            for inputs in (features, *[width] * (config.layers - 1))
+        )
+        self.feedforwards = nn.ModuleList(
+            GroupedFeedForward(width, config.ratio, config.dropout, **options) for _ in range(config.layers)
+        )
+        if static:
+            self.static: StaticLayer | None = StaticLayer(static, width, config.dropout)
+        else:
+            self.static = None
+            self.gate = LayerGate(config.layers, width)
+        self.head = PositiveHead(2 * width if static else width, config.head, config.dropout)
+
+    def forward(self, x: Tensor, edge_index: Tensor, ptr: Tensor, static: Tensor | None = None) -> Tensor:
+        """Predictions (B,).
+
+        Args:
+            x: nodes (N, features).
+            edge_index: (2, E), both directions of every edge once, numbered over the whole batch.
+            ptr: (B + 1,) first node of each graph, and N.
+            static: per-graph features (B, static), where the network takes them.
+        """
+        count = ptr.diff()
+        graph = torch.repeat_interleave(count, output_size=len(x))
+        layers = self._layers(x, Neighbours(edge_index, ptr, x))
+        if self.static is not None:
+            pooled = torch.cat([node_sum(layers[-1], graph, len(count)), self.static(static)], 1)
+        else:
+            sums = torch.stack([node_sum(layer, graph, len(count)) for layer in layers], 1)
+            pooled = self.gate(sums / count[:, None, None])
+        prediction: Tensor = self.head(pooled)
+        return prediction
+
+    def _layers(self, x: Tensor, neighbours: Neighbours) -> list[Tensor]:
+        """The nodes (N, hidden) after every layer."""
+        results = []
+        for attention, feedforward in zip(self.attentions, self.feedforwards, strict=True):
+            x = feedforward(dropout(F.relu(attention(x, neighbours)), self.dropout, self.training))
+            results.append(x)
+        return results
+
+
+class NARFormer2(Predictor):
+    """NAR-Former V2 on cells: tokens of operation and position, graph attention on the undirected graph, gated layers."""
+
+    Config = NARFormer2Config
+    config: NARFormer2Config
+    node_order_matters: ClassVar[bool] = True
+    operation_codes: Tensor
+    position_codes: Tensor
+
+    def __init__(self, config: NARFormer2Config, spec: TaskSpec) -> None:
+        super().__init__(config, spec)
+        check(config)
+        self.register_buffer("operation_codes", code_table(len(spec.operations)), persistent=False)
+        self.register_buffer("position_codes", code_table(MOST_NODES), persistent=False)
+        self.network = Network(config, 2 * CODE, 0)
+
+    def tokenize(self, op: Tensor, position: Tensor) -> Tensor:
+        """Nodes (N, 128): the code of the operation ``op`` (N,), then that of the ``position`` (N,) in the graph."""
+        return torch.cat([F.embedding(op, self.operation_codes), F.embedding(position, self.position_codes)], 1)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """Predictions (B,).
+
+        Raises:
+            UserError: for graphs of more than ``MOST_NODES`` nodes.
+        """
+        return self._predict(batch.op, batch.position, batch.edge_index, batch.ptr)
+
+    def _predict(self, op: Tensor, position: Tensor, edge_index: Tensor, ptr: Tensor) -> Tensor:
+        size = int(ptr.diff().max())
+        if size > MOST_NODES:
+            raise UserError(f"narformer2 on cells reads graphs of at most {MOST_NODES} nodes, got {size}")
+        both = torch.cat([edge_index, edge_index.flip(0)], 1)
+        prediction: Tensor = self.network(self.tokenize(op, position), both, ptr)
+        return prediction
+
+    def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
+        """Relative squared error and ranking over graphs and their augmentations, and the consistency of each pair."""
+        prediction, target = self._predict(*self._pairs(batch)), batch.target.repeat(2)
+        first, second = prediction.chunk(2)
+        ranking = sequence_ranking(prediction, target, random_permutation(prediction))
+        return {
+            "relative_mse": self.config.loss_relative * relative_squared_error(prediction, target),
+            "ranking": self.config.loss_ranking * ranking,
+            "consistency": self.config.loss_consistency * architecture_consistency(first, second),
+        }
+
+    def _pairs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Operations, positions, edges and graph borders of the graphs followed by their augmentations."""
+        other = AUGMENTATIONS[self.config.augmentation](batch.dense)
+        graph, parent, child = other.adjacency.nonzero(as_tuple=True)
+        first = batch.ptr[:-1][graph] + len(batch.op)
+        edges = torch.cat([batch.edge_index, torch.stack([first + parent, first + child])], 1)
+        ptr = torch.cat([batch.ptr, batch.ptr[1:] + len(batch.op)])
+        return torch.cat([batch.op, other.op[other.mask]]), batch.position.repeat(2), edges, ptr
+
+
+def code_table(rows: int) -> Tensor:
+    """Codes (rows, 64) of 0 .. rows - 1: sine and cosine of each of 32 frequencies in turn, float32.
+
+    The frequencies are so high that a code depends on how its argument is rounded: these are the official code's numbers
+    under NumPy 1, whose frequencies are rounded to float32 once (NAR-Former computes its own in float32: other codes).
+    """
+    frequencies = torch.linspace(1, 2.0 ** (CODE // 2 - 1), CODE // 2, dtype=torch.float64).float()
+    scalars = torch.arange(rows, dtype=torch.float32) * math.pi
+    angles = (scalars[:, None] * frequencies).double()
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1).float()
+
+
+def check(config: NARFormer2Config) -> None:
+    """Check what the types cannot.
+
+    Raises:
+        UserError: for an unknown augmentation, or a width that the groups do not divide.
+    """
+    if config.augmentation not in AUGMENTATIONS:
+        raise UserError(f"predictor.augmentation={config.augmentation}: choose {', '.join(AUGMENTATIONS)}")
+    if config.hidden % GROUPS:
+        raise UserError(f"predictor.hidden={config.hidden}: choose a multiple of {GROUPS}")

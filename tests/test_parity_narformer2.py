@@ -1,0 +1,347 @@
+"""NAR-Former V2 on cells and on whole networks against the official code's numbers."""
+
+import re
+
+import golden
+import pytest
+import torch
+from torch.nn import functional as F
+
+from datasets.errors import UserError
+from datasets.graph import TaskSpec
+from predictors.layers import graph_attention
+from predictors.layers.graph_attention import Neighbours
+from predictors.losses import architecture_consistency, relative_squared_error, sequence_ranking
+from predictors.narformer2 import NARFormer2, NARFormer2Config, Network, code_table
+from tests.graphs import cell_spec, cells, random_cells
+
+GROUP = "v2"
+
+SPEC = TaskSpec("accuracy", ("input", "conv1x1", "conv3x3", "avgpool", "skip", "none", "output"), (), "fraction")
+
+NAMES = (
+    (r"gnn_layers\.(\d+)\.lin_d\.(.*)", r"attentions.\1.degree.\2"),
+    (r"gnn_layers\.(\d+)\.lin_qk\.(.*)", r"attentions.\1.query_key.\2"),
+    (r"gnn_layers\.(\d+)\.lin_l\.(.*)", r"attentions.\1.neighbour.\2"),
+    (r"gnn_layers\.(\d+)\.lin_r\.(.*)", r"attentions.\1.own.\2"),
+    (r"FFN_layers\.(\d+)\.norm\.(.*)", r"feedforwards.\1.norm.\2"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.0\.normalization_fn\.(.*)", r"feedforwards.\1.expand.norm.\2"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.3\.normalization_fn\.(.*)", r"feedforwards.\1.contract.norm.\2"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.0\.weights", r"feedforwards.\1.expand.weight"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.3\.weights", r"feedforwards.\1.contract.weight"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.0\.bias", r"feedforwards.\1.expand.bias"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.3\.bias", r"feedforwards.\1.contract.bias"),
+    (r"layer_scale\.(\d+)", r"feedforwards.\1.scale"),
+    (r"fusion_mlp\.0\.(.*)", r"gate.hidden.\1"),
+    (r"fusion_mlp\.2\.(.*)", r"gate.output.\1"),
+    (r"norm_sf_linear\.(.*)", r"static.linear.\1"),
+    (r"fc_1\.(.*)", r"head.layers.0.\1"),
+    (r"fc_2\.(.*)", r"head.layers.1.\1"),
+    (r"predictor\.(.*)", r"head.layers.2.\1"),
+)
+
+MODULES = (
+    (r"gnn_layers\.(\d+)", r"attentions.\1"),
+    (r"gnn_layers\.(\d+)\.lin_l", r"attentions.\1.neighbour"),
+    (r"gnn_layers\.(\d+)\.lin_qk", r"attentions.\1.query_key"),
+    (r"gnn_layers\.(\d+)\.lin_d", r"attentions.\1.degree"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.0", r"feedforwards.\1.expand"),
+    (r"FFN_layers\.(\d+)\.fn\.net\.3", r"feedforwards.\1.contract"),
+    (r"fusion_mlp\.2", "gate.output"),
+    (r"norm_sf_linear", "static.linear"),
+    (r"fc_1", "head.layers.0"),
+    (r"predictor", "head.layers.2"),
+)
+"""Modules whose outputs are stored call by call: once a graph in the layers, once a batch after them."""
+
+
+def rename(official, table):
+    for pattern, name in table:
+        if re.fullmatch(pattern, official):
+            return re.sub(pattern, name, official)
+    return None
+
+
+def configuration(facts, **changes):
+    values = {
+        "target": "",
+        "name": "narformer2",
+        "layers": facts["n_attned_gnn"],
+        "hidden": facts["gnn_hidden"],
+        "head": facts["fc_hidden"],
+        "ratio": facts["ffn_ratio"],
+        "dropout": 0.0,
+        "degree_gate": facts["use_degree"],
+        "group_norm": facts["glt_norm"] == "LN",
+        "shuffle": facts["feat_shuffle"],
+        "augmentation": "none",
+        "loss_relative": 1.0,
+        "loss_ranking": 0.1,
+        "loss_consistency": 0.5,
+    }
+    return NARFormer2Config(**values | changes)
+
+
+def weights(case):
+    return case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
+
+
+def is_cells(case):
+    return not case.facts["config"]["norm_sf"]
+
+
+def build(case):
+    """The network alone, with the case's weights."""
+    facts = case.facts["config"]
+    network = Network(configuration(facts), facts["num_node_features"], 0 if is_cells(case) else 40)
+    network.load_state_dict({rename(name, NAMES): value for name, value in weights(case).items()})
+    return network
+
+
+def starts(sizes):
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+def ragged(code, adjacency, n):
+    """Network inputs from padded cells."""
+    x = torch.cat([code[i, :size] for i, size in enumerate(n.tolist())])
+    ptr = starts(n)
+    edges = [adjacency[i].nonzero().T + ptr[i] for i in range(len(n))]
+    return x, torch.cat(edges, 1), ptr
+
+
+def inputs(case, key):
+    io = case.tensors["io"]
+    if is_cells(case):
+        return ragged(io[f"{key}/code"], io[f"{key}/adj_sym"], io[f"{key}/n"])
+    return io[f"{key}/x"], io[f"{key}/edge_index_batched"], starts(io[f"{key}/n_nodes"]), io[f"{key}/static"]
+
+
+def keys(case):
+    return [batch["key"] for batch in case.facts["batches"]]
+
+
+@pytest.fixture(params=["padded", "edges"])
+def layout(request, monkeypatch):
+    """Both layouts of the neighbourhoods, whatever the size of the graphs."""
+    monkeypatch.setattr(graph_attention, "DENSE_NODES", 1000 if request.param == "padded" else 0)
+
+
+def test_parameter_count(case):
+    assert sum(p.numel() for p in build(case).parameters()) == case.facts["n_params"]
+
+
+@torch.no_grad()
+def test_outputs(case, layout):
+    network = build(case).eval()
+    for key in keys(case):
+        expected = case.tensors["io"][f"{key}/out_f64"].float().view(-1)
+        torch.testing.assert_close(network(*inputs(case, key)), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_double_precision(case, layout):
+    network = build(case).eval().double()
+    for key in keys(case):
+        wide = [part.double() if part.is_floating_point() else part for part in inputs(case, key)]
+        expected = case.tensors["io"][f"{key}/out_f64"].view(-1)
+        torch.testing.assert_close(network(*wide), expected, atol=1e-11, rtol=1e-11)
+
+
+@torch.no_grad()
+def test_predictor_on_cells(case):
+    """From operation ids and directed edges, all sizes in one batch, in float64 with codes rounded to float32."""
+    if not is_cells(case):
+        pytest.skip("whole networks have no operation codes here")
+    model = NARFormer2(configuration(case.facts["config"]), SPEC)
+    model.network.load_state_dict(build(case).state_dict())
+    batches = case.facts["batches"]
+    together = golden.cells([o for b in batches for o in b["ops"]], [a for b in batches for a in b["adj"]])
+    expected = torch.cat([case.tensors["io"][f"{b['key']}/out_f64"].view(-1) for b in batches])
+    torch.testing.assert_close(model.eval()(together), expected.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.double()(together), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_tokens(case):
+    if not is_cells(case):
+        pytest.skip("whole networks have no operation codes here")
+    model = NARFormer2(configuration(case.facts["config"]), SPEC)
+    for batch in case.facts["batches"]:
+        graphs = golden.cells(batch["ops"], batch["adj"])
+        tokens = model.tokenize(graphs.op, graphs.position)
+        torch.testing.assert_close(tokens, inputs(case, batch["key"])[0], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_activations(case, layout):
+    """Every stored output of ``MODULES``: the rows of graph c in call c of a layer, the whole batch elsewhere."""
+    network, acts, seen = build(case).eval(), case.tensors["acts"], {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
+    compared = set()
+    for key in keys(case):
+        arguments = inputs(case, key)
+        network(*arguments)
+        for stored, expected in acts.items():
+            module, call = stored.removeprefix(f"{key}/").split("#")
+            name = rename(module, MODULES)
+            if stored.startswith(f"{key}/") and name:
+                actual, ptr = seen[name], arguments[2].tolist()
+                if "s." in name.split("layers")[0]:
+                    actual = actual[ptr[int(call)] : ptr[int(call) + 1]]
+                torch.testing.assert_close(actual.reshape(expected.shape), expected, atol=2e-5, rtol=1e-5)
+                compared.add(name)
+    assert compared
+    if "params" in case.tensors:
+        assert {
+            rename(m, MODULES) for m in ("gnn_layers.0", "gnn_layers.1.lin_l", "FFN_layers.0.fn.net.0", "fc_1")
+        } <= compared
+
+
+def check_gradients(network, step, prefix):
+    """Groups of only 4 channels are normalised: stored gradients are up to 3e-5 of their largest off the float64 ones."""
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    compared = set()
+    for stored, expected in step.items():
+        if stored.startswith(prefix):
+            name = rename(stored.removeprefix(prefix), NAMES)
+            limit = 1e-4 * float(expected.abs().max()) + 1e-7
+            assert (gradients[name] - expected).abs().max() <= limit, name
+            compared.add(name)
+    assert compared == set(gradients)
+
+
+def test_training_step_on_cells(case, layout):
+    if not is_cells(case) or "step" not in case.tensors:
+        pytest.skip("this case stores no such training step")
+    network, step, facts = build(case).train(), case.tensors["step"], case.facts["step"]
+    prediction = network(*ragged(step["code"], step["adj_sym"], step["n"]))
+    torch.testing.assert_close(prediction, step["out"].view(-1), atol=1e-5, rtol=1e-5)
+    target = step["target"].view(-1)
+    terms = {
+        "loss_rel_mse": relative_squared_error(prediction, target),
+        "loss_sr_x0.1": 0.1 * sequence_ranking(prediction, target, torch.tensor(facts["perm"])),
+        "loss_ac_x0.5": 0.5 * architecture_consistency(*prediction.chunk(2)),
+    }
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(step[name].item(), abs=1e-6, rel=1e-5)
+    loss = sum(terms.values())
+    assert loss.item() == pytest.approx(facts["loss"], abs=1e-5, rel=1e-5)
+    loss.backward()
+    check_gradients(network, step, "grad/")
+
+
+def test_training_step_on_networks(case, layout):
+    if is_cells(case) or "step" not in case.tensors:
+        pytest.skip("this case stores no such training step")
+    step = case.tensors["step"]
+    for key in keys(case):
+        network = build(case).train()
+        prediction = network(*inputs(case, key))
+        torch.testing.assert_close(prediction, step[f"{key}/out"].view(-1), atol=1e-5, rtol=1e-5)
+        loss = relative_squared_error(prediction, step[f"{key}/target"].view(-1))
+        assert loss.item() == pytest.approx(step[f"{key}/loss"].item(), abs=1e-6, rel=1e-5)
+        loss.backward()
+        check_gradients(network, step, f"{key}/grad/")
+
+
+def test_losses(golden_folder):
+    case = golden.read(golden_folder, "v2", "losses")
+    io, terms = case.tensors["io"], case.facts["terms"]
+    prediction, target = io["pred"].view(-1).requires_grad_(), io["target"].view(-1)
+    values = {
+        "rel_mse": relative_squared_error(prediction, target),
+        "sr": sequence_ranking(prediction, target, torch.tensor(case.facts["perm"])),
+        "ac": architecture_consistency(*prediction.chunk(2)),
+    }
+    for name, value in values.items():
+        assert value.item() == pytest.approx(terms["sr_l1" if name == "sr" else name], abs=1e-7)
+        (gradient,) = torch.autograd.grad(value, prediction)
+        torch.testing.assert_close(gradient, io[f"{name}_grad"].view(-1), atol=1e-7, rtol=1e-5)
+    total = values["rel_mse"] + 0.1 * values["sr"] + 0.5 * values["ac"]
+    assert total.item() == pytest.approx(terms["total_cell"], abs=1e-7)
+
+
+def test_codes(golden_folder):
+    from safetensors.torch import load_file
+
+    stored = load_file(golden_folder / "encodings" / "encodings.safetensors")
+    table = code_table(int(stored["v2/ids"].max()) + 1)[stored["v2/ids"]]
+    torch.testing.assert_close(table, stored["v2_numpy1/nerf_F32"], atol=1e-6, rtol=0)
+
+
+def test_attention_by_hand(layout):
+    """A path 0 - 1 - 2 and an isolated node: weights are the products over their sum."""
+    h, x = torch.tensor([[1.0, 2.0], [3.0, 1.0], [2.0, 2.0], [5.0, 5.0]]), torch.arange(8.0).view(4, 2)
+    neighbours = Neighbours(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), torch.tensor([0, 3, 4]), x)
+    assert neighbours.degree.tolist() == [1, 2, 1, 0]
+    middle = (5 * x[0] + 8 * x[2]) / 13
+    expected = torch.stack([x[1], middle, x[1], torch.zeros(2)])
+    torch.testing.assert_close(neighbours.attend(h, x), expected, atol=1e-5, rtol=0)
+
+
+def small(**changes):
+    facts = {"n_attned_gnn": 2, "gnn_hidden": 16, "fc_hidden": 16, "ffn_ratio": 2, "use_degree": True}
+    return configuration(facts | {"glt_norm": "LN", "feat_shuffle": False}, **changes)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "paper", "uniform"])
+def test_training_pairs(augmentation):
+    """Each graph twice: in its own order, and in another that has the same undirected edges between the same operations."""
+    model, batch = NARFormer2(small(augmentation=augmentation), cell_spec()), random_cells(20, 7)
+    op, position, edges, ptr = model._pairs(batch)
+    nodes = len(batch.op)
+    assert torch.equal(ptr.diff(), batch.count.repeat(2))
+    assert torch.equal(op[:nodes], batch.op)
+    assert torch.equal(position, batch.position.repeat(2))
+    assert (position[edges[0]] < position[edges[1]]).all()
+    graph = torch.repeat_interleave(ptr.diff())
+
+    def bags(which):
+        inside = which(graph[edges[0]])
+        return sorted(zip(graph[edges[0, inside]].tolist(), *op[edges[:, inside]].tolist(), strict=True))
+
+    second = [(g - 20, a, b) for g, a, b in bags(lambda g: g >= 20)]
+    assert second == bags(lambda g: g < 20)
+    moved = (op[nodes:] != batch.op).any()
+    assert bool(moved) == (augmentation != "none")
+
+
+def test_loss_terms_are_weighted():
+    torch.manual_seed(0)
+    batch, model = random_cells(12, 8), NARFormer2(small(), cell_spec())
+    terms = model.loss(batch)
+    prediction = model(batch)
+    torch.testing.assert_close(terms["relative_mse"], relative_squared_error(prediction, batch.target))
+    assert terms["consistency"] == 0
+    heavy = NARFormer2(small(loss_relative=3.0, dropout=0.5), cell_spec())
+    heavy.load_state_dict(model.state_dict())
+    assert heavy.loss(batch)["consistency"] > 0
+    torch.testing.assert_close(heavy.eval().loss(batch)["relative_mse"], 3 * terms["relative_mse"])
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match=r"predictor\.augmentation=swap: choose paper, uniform, none"):
+        NARFormer2(small(augmentation="swap"), cell_spec())
+    with pytest.raises(UserError, match=r"predictor\.hidden=20: choose a multiple of 8"):
+        NARFormer2(small(hidden=20), cell_spec())
+    chain = ([0, *[1] * 31, 6], [(i, i + 1) for i in range(32)])
+    with pytest.raises(UserError, match="at most 32 nodes, got 33"):
+        NARFormer2(small(), cell_spec())(cells([chain], [1e5]))
+
+
+def test_gradients_of_both_layouts_agree(monkeypatch):
+    """Double-precision gradient check of the sum over edges, and the padded products against it."""
+    torch.manual_seed(0)
+    batch = random_cells(5, 9)
+    edges = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
+    h, x = (torch.rand(len(batch.op), 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def attend(h, x, limit):
+        monkeypatch.setattr(graph_attention, "DENSE_NODES", limit)
+        return Neighbours(edges, batch.ptr, x).attend(h, x)
+
+    assert torch.autograd.gradcheck(lambda h, x: attend(h, x, 0), (h, x))
+    seed = torch.rand_like(x)
+    both = [torch.autograd.grad(F.relu(attend(h, x, limit)), (h, x), seed) for limit in (0, 8)]
+    torch.testing.assert_close(*both)
