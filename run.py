@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,24 +20,29 @@ from harness.show import show_error, show_result
 @hydra.main(config_path="pkg://harness.conf", config_name="config", version_base="1.3")  # type: ignore[untyped-decorator]
 def task(config: DictConfig) -> float | None:
     """Run the composed experiment, print its result and return the selection metric on validation."""
-    if config.resume is not None:
-        config = experiment.resumed(config, list(HydraConfig.get().overrides.task))
-    result = experiment.run(config)
+    try:
+        if config.resume is not None:
+            config = experiment.resumed(config, list(HydraConfig.get().overrides.task))
+        result = experiment.run(config)
+    except UserError as error:
+        stop(str(error))
     show_result(result)
     return result.selection
 
 
+def stop(mistake: str) -> NoReturn:
+    """Print a mistake of the user's in one line and exit with status 2."""
+    show_error(mistake)
+    sys.exit(2)
+
+
 def main() -> None:
-    """Run; a mistake of the user's is one line on stderr and exit status 2."""
+    """Run; Hydra is told to pass its errors on, so that they can be put in one line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         task()
-    except UserError as error:
-        show_error(str(error))
-        sys.exit(2)
     except HydraException as error:
-        show_error(explain(error))
-        sys.exit(2)
+        stop(explain(error))
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def test_mistakes_are_one_line_and_exit_2(arguments, message, monkeypatch, capsy
     assert stop.value.code == 2
     shown = capsys.readouterr().err
     assert message in shown
-    assert "Traceback" not in shown
+    assert shown.startswith("error: ")
     assert not list(tmp_path.iterdir())
 
 
