@@ -50,16 +50,16 @@ def _tensorboard(folder: RunFolder) -> Logger:
 def _wandb(config: ExperimentConfig, folder: RunFolder) -> Logger:
     import wandb
 
-    logger = WandbLogger(
-        name=folder.path.name,
+    run = wandb.init(
         project=config.logger.project,
-        save_dir=folder.path,
-        offline=config.logger.mode == "offline",
+        name=folder.path.name,
         group=f"{config.dataset.name}-{config.protocol.name}",
+        dir=folder.path,
+        mode="offline" if config.logger.mode == "offline" else "online",
+        config=plain(config),
         settings=wandb.Settings(silent=True, console="off", quiet=True),
     )
-    logger.experiment.config.update(plain(config))
-    return logger
+    return WandbLogger(experiment=run)
 
 
 def _wandb_media(logger: WandbLogger, record: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> None:
