@@ -29,6 +29,9 @@ CELLS = TaskSpec(
 )
 """The task of NAS-Bench-101."""
 
+TRAINED = ("nnformer", "narformer", "narformer2", "nnlp")
+"""Predictors whose steps are timed."""
+
 PREDICT_BATCH = 256
 LOAD = """
 import sys, time, psutil
@@ -166,7 +169,7 @@ def run(what: str, store: GraphStore | None) -> dict[str, float]:
         raise UserError("bench data needs NAS-Bench-101; name the folder that has it with --root")
     if what != "data":
         results["gemm_gflops"] = gemm = gemm_gflops()
-        for name in ("nnformer", "nnlp"):
+        for name in TRAINED:
             results |= dict(bench_train(name, gemm)) if what != "predict" else {}
             results |= dict(bench_predict(name, gemm)) if what != "train" else {}
     if what in ("train", "all"):

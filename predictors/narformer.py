@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from datasets.errors import UserError, require_choice
 from datasets.graph import DenseGraphs, GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
-from predictors.layers.asma import ACTIVATIONS
+from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.attention import Attention, FeedForward, SelfAttention
 from predictors.layers.codes import KINDS, SPACINGS, sinusoids
 from predictors.layers.relabel import AUGMENTATIONS

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from datasets.errors import UserError, require_choice
 from datasets.graph import DenseGraphs, GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
-from predictors.layers.asma import ACTIVATIONS, MASKS, GraphFeedForward, MaskedAttention, head_masks
+from predictors.layers.activations import ACTIVATIONS
+from predictors.layers.asma import MASKS, GraphFeedForward, MaskedAttention, head_masks
 from predictors.layers.prune import prune
 from predictors.losses import architecture_consistency, mean_squared_error, random_permutation, sequence_ranking
 

@@ -44,7 +44,12 @@ def test_no_match_is_a_mistake(runs):
 
 def test_bench_prints_flat_json(monkeypatch, tmp_path):
     def small(name):
-        sizes = {"nnformer": ["predictor.dim=16", "predictor.depth=1"], "nnlp": ["predictor.hidden=16"]}[name]
+        sizes = {
+            "nnformer": ["predictor.dim=16", "predictor.depth=1"],
+            "narformer": ["predictor.depths=[1,1,1,1]"],
+            "narformer2": ["predictor.hidden=16", "predictor.layers=1"],
+            "nnlp": ["predictor.hidden=16"],
+        }[name]
         return build_predictor(typed(compose([f"predictor={name}", *sizes, "logger=none"])), bench.CELLS)
 
     monkeypatch.setattr(bench, "cell_predictor", small)
@@ -53,7 +58,12 @@ def test_bench_prints_flat_json(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     figures = json.loads(file.read_text())
     assert json.loads(result.stdout) == figures
-    assert set(figures) >= {"gemm_gflops", "nnformer.cells.per_second", "nnlp.cells.predict_gemm_fraction"}
+    assert set(figures) >= {
+        "gemm_gflops",
+        "nnformer.cells.per_second",
+        "nnlp.cells.predict_gemm_fraction",
+        "narformer2.cells.per_second",
+    }
     assert all(value > 0 for value in figures.values())
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.dropout import dropout
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "leaky_relu": F.leaky_relu, "gelu": F.gelu}
 
 MASKS = ("as_code", "as_paper")
 """How siblings are found; see ``head_masks``."""

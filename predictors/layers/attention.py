@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.layers.asma import ACTIVATIONS
+from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.dropout import dropout
 
 
