@@ -123,7 +123,7 @@ def bench_train(name: str, gemm: float) -> Iterator[tuple[str, float]]:
 
 def bench_predict(name: str, gemm: float) -> Iterator[tuple[str, float]]:
     """Scoring 4,096 cells in batches."""
-    predictor = cell_predictor(name).eval()
+    predictor = cell_predictor(name).eval().requires_grad_(False)
     batches = [random_cells(PREDICT_BATCH, seed=seed) for seed in range(4096 // PREDICT_BATCH)]
 
     def score() -> None:
