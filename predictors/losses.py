@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -29,3 +33,24 @@ def architecture_consistency(first: Tensor, second: Tensor) -> Tensor:
 def random_permutation(like: Tensor) -> Tensor:
     """A uniform permutation of the batch ``like`` (B,), on its device."""
     return torch.randperm(like.shape[0], device=like.device)
+
+
+def pair_terms(
+    prediction: Tensor, target: Tensor, error: tuple[str, float, Loss], ranking: float, consistency: float
+) -> dict[str, Tensor]:
+    """The three weighted terms of the NAR-Former line, over graphs and their second versions.
+
+    Args:
+        prediction: (2B,), the graphs, then a second pass or an augmentation of each.
+        target: (B,) labels of the graphs.
+        error: name, weight and function of the error term.
+        ranking: weight of ``sequence_ranking`` over a random permutation of all 2B.
+        consistency: weight of ``architecture_consistency``.
+    """
+    name, weight, function = error
+    labels = target.repeat(2)
+    return {
+        name: weight * function(prediction, labels),
+        "ranking": ranking * sequence_ranking(prediction, labels, random_permutation(prediction)),
+        "consistency": consistency * architecture_consistency(*prediction.chunk(2)),
+    }

@@ -16,7 +16,7 @@ from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.attention import Attention, FeedForward, SelfAttention
 from predictors.layers.codes import KINDS, SPACINGS, sinusoids
 from predictors.layers.relabel import AUGMENTATIONS
-from predictors.losses import architecture_consistency, mean_squared_error, random_permutation, sequence_ranking
+from predictors.losses import mean_squared_error, pair_terms
 
 MOST_NODES = 32
 """Rows of the table of position codes."""
@@ -221,13 +221,9 @@ class NARFormer(Predictor):
         graphs = batch.dense
         other = AUGMENTATIONS[self.config.augmentation](graphs)
         tokens = torch.cat([self.tokenize(graphs), self.tokenize(other)])
-        prediction, target = self.encode(tokens, batch.count.repeat(2)), batch.target.repeat(2)
-        first, second = prediction.chunk(2)
-        return {
-            "mse": self.config.loss_mse * mean_squared_error(prediction, target),
-            "ranking": self.config.loss_ranking * sequence_ranking(prediction, target, random_permutation(prediction)),
-            "consistency": self.config.loss_consistency * architecture_consistency(first, second),
-        }
+        prediction = self.encode(tokens, batch.count.repeat(2))
+        error = ("mse", self.config.loss_mse, mean_squared_error)
+        return pair_terms(prediction, batch.target, error, self.config.loss_ranking, self.config.loss_consistency)
 
 
 def check(config: NARFormerConfig) -> None:

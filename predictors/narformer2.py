@@ -17,7 +17,7 @@ from predictors.layers.dropout import dropout
 from predictors.layers.graph_attention import GROUPS, GraphAttention, GroupedFeedForward, Neighbours
 from predictors.layers.positive_head import PositiveHead, StaticLayer, initialise_bias, node_sum
 from predictors.layers.relabel import AUGMENTATIONS
-from predictors.losses import architecture_consistency, random_permutation, relative_squared_error, sequence_ranking
+from predictors.losses import pair_terms, relative_squared_error
 
 CODE = 64
 """Length of the code of an operation and of a position."""
@@ -173,14 +173,9 @@ class NARFormer2(Predictor):
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
         """Relative squared error and ranking over graphs and their augmentations, and the consistency of each pair."""
-        prediction, target = self._predict(*self._pairs(batch)), batch.target.repeat(2)
-        first, second = prediction.chunk(2)
-        ranking = sequence_ranking(prediction, target, random_permutation(prediction))
-        return {
-            "relative_mse": self.config.loss_relative * relative_squared_error(prediction, target),
-            "ranking": self.config.loss_ranking * ranking,
-            "consistency": self.config.loss_consistency * architecture_consistency(first, second),
-        }
+        prediction = self._predict(*self._pairs(batch))
+        error = ("relative_mse", self.config.loss_relative, relative_squared_error)
+        return pair_terms(prediction, batch.target, error, self.config.loss_ranking, self.config.loss_consistency)
 
     def _pairs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Operations, positions, edges and graph borders of the graphs followed by their augmentations."""

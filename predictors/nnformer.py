@@ -14,7 +14,7 @@ from predictors.base import Predictor, PredictorConfig
 from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.asma import MASKS, GraphFeedForward, MaskedAttention, head_masks
 from predictors.layers.prune import prune
-from predictors.losses import architecture_consistency, mean_squared_error, random_permutation, sequence_ranking
+from predictors.losses import mean_squared_error, pair_terms
 
 CODES = 32
 """Length of the official one-hot codes of operations and of depths."""
@@ -158,13 +158,8 @@ class NNFormer(Predictor):
         """Squared error and ranking over two dropout passes, and their consistency (spec of the official ``NARLoss``)."""
         graphs = self.graphs(batch)
         prediction = self.encode(self.tokenize(graphs).repeat(2, 1, 1), graphs)
-        target = batch.target.repeat(2)
-        first, second = prediction.chunk(2)
-        return {
-            "mse": self.config.loss_mse * mean_squared_error(prediction, target),
-            "ranking": self.config.loss_ranking * sequence_ranking(prediction, target, random_permutation(prediction)),
-            "consistency": self.config.loss_consistency * architecture_consistency(first, second),
-        }
+        error = ("mse", self.config.loss_mse, mean_squared_error)
+        return pair_terms(prediction, batch.target, error, self.config.loss_ranking, self.config.loss_consistency)
 
 
 def check(config: NNFormerConfig) -> None:

@@ -229,7 +229,7 @@ def test_loss_of_a_batch(case, monkeypatch):
         pytest.skip("this case stores no training step")
     model, step, facts = build(case).train(), case.tensors["step"], case.facts["step"]
     permutation = torch.tensor(facts["perm"])
-    monkeypatch.setattr("predictors.narformer.random_permutation", lambda like: permutation[: len(like)])
+    monkeypatch.setattr("predictors.losses.random_permutation", lambda like: permutation[: len(like)])
     pairs, half = facts["pairs"], len(facts["pairs"])
     batch = golden.cells([p["ops"] for p in pairs], [p["adj"] for p in pairs], step["target"].view(-1)[:half])
     terms = model.loss(batch)
