@@ -101,8 +101,8 @@ def bench_data(store: GraphStore) -> Iterator[tuple[str, float]]:
 
 
 def cell_predictor(name: str) -> Predictor:
-    """A registered predictor with its default configuration, on cells."""
-    return build_predictor(typed(compose([f"predictor={name}", "logger=none"])), CELLS)
+    """A registered predictor with its default configuration on NAS-Bench-101."""
+    return build_predictor(typed(compose([f"predictor={name}", "dataset=nasbench101", "logger=none"])), CELLS)
 
 
 def bench_train(name: str, gemm: float) -> Iterator[tuple[str, float]]:
