@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -60,9 +61,10 @@ def show_result(result: Result) -> None:
 
 def runs_table(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> Table:
     """One row for each finished run."""
-    table = Table(header_style="bold")
-    for name in ("predictor", "dataset", "protocol", "train", "seed", "metric", "val", "test", "train s", "folder"):
-        table.add_column(name, justify="right" if name in ("train", "seed", "val", "test", "train s") else "left")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("predictor", "dataset", "protocol", "train", "seed", "metric", "val", "test"):
+        table.add_column(name, justify="right" if name in ("train", "seed", "val", "test") else "left", no_wrap=True)
+    table.add_column("folder", overflow="fold")
     for path, record in runs:
         metric, _ = selection_metric(record["dataset"]["task"])
         scores = [_number(record["metrics"][split].get(metric)) for split in ("val", "test")]
@@ -72,10 +74,9 @@ def runs_table(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> Table:
             record["protocol"]["name"],
             f"{record['protocol']['sizes']['train']:,}",
             str(record["seed"]),
-            metric,
+            SHORT[metric],
             *scores,
-            f"{record['timings']['train_seconds']:.1f}",
-            str(path),
+            path.name,
         )
     return table
 

@@ -1,9 +1,13 @@
 """Fixtures and options shared by all tests."""
 
+import os
 from pathlib import Path
 
-import golden
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: results on several threads differ in the last bit
+
+import golden
 
 SHARED = Path(__file__).parents[2] / "shared"
 
