@@ -21,7 +21,7 @@ from harness import loggers
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.evaluation import Predictions, evaluate
 from harness.metrics import Scores, selection_metric
-from harness.records import RunFolder, code_version, environment, peak_memory_mb
+from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb
 from harness.registry import load
 from harness.training import Weights, load_weights, train, weight_sets
 from predictors.base import Predictor
@@ -71,7 +71,7 @@ def run(config: DictConfig) -> Result:
     chosen = _choose(evaluated, data.task)
     scores = {name: {split: part.scores(data.task) for split, part in parts.items()} for name, parts in evaluated.items()}
     record = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "id": folder.path.name,
         "started": started,
         "predictor": experiment.predictor.name,
