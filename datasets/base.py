@@ -162,7 +162,9 @@ class Benchmark(LightningDataModule, ABC):
     def spec(self) -> TaskSpec:
         """What a predictor is told about the benchmark."""
         manifest = self.store.manifest
-        return TaskSpec(self.task, manifest.operations, tuple(manifest.static), self.unit)
+        attributes = {name: tuple(slots) for name, slots in manifest.attributes.items()}
+        platforms = self.store.platforms[0]
+        return TaskSpec(self.task, manifest.operations, tuple(manifest.static), self.unit, attributes, platforms)
 
     def train_dataloader(self, sizes: Rows | None = None) -> DataLoader[GraphBatch]:
         """Shuffled training batches; ``sizes`` (tokens of each training row) makes them ``by_size``."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+ATTRIBUTE_SLOTS = 8
+"""Numbers kept for the attributes of a node (NNLQP)."""
+
+SHAPE_DIMENSIONS = 4
+"""Leading output dimensions kept of a node (NNLQP)."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,21 @@ class TaskSpec:
         operations: operation names; an ``op`` id is a position in this tuple.
         static: names of the per-graph features in ``GraphBatch.static``.
         unit: unit of the label (``fraction``, ``ms``).
+        attributes: meaning of the leading ``ATTRIBUTE_SLOTS`` of each operation that has any; empty for cells.
+        platforms: devices that labels were measured on; a graph's ``platform`` is a position in this tuple.
     """
 
     task: str
     operations: tuple[str, ...]
     static: tuple[str, ...]
     unit: str
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    platforms: tuple[str, ...] = ()
+
+    @property
+    def whole_networks(self) -> bool:
+        """Whether the graphs are whole networks, whose nodes have attributes and output shapes; cells have neither."""
+        return bool(self.attributes)
 
 
 @dataclass(frozen=True)
@@ -60,8 +75,9 @@ class GraphBatch:
         static: per-graph features (B,) by name.
         labels: per-graph labels (B,) by name; NaN where the benchmark has none.
         target_name: the label to predict.
-        attributes: (N, 8) operation attributes, where the benchmark has them.
-        output_shape: (N, 4) output dimensions, where the benchmark has them.
+        attributes: (N, ATTRIBUTE_SLOTS) operation attributes, of whole networks.
+        output_shape: (N, SHAPE_DIMENSIONS) output dimensions, of whole networks; 0 where there are fewer.
+        platform: (B,) device of each label, where the benchmark has several.
     """
 
     op: Tensor
@@ -73,6 +89,7 @@ class GraphBatch:
     target_name: str
     attributes: Tensor | None = None
     output_shape: Tensor | None = None
+    platform: Tensor | None = None
 
     def __len__(self) -> int:
         return self.row.shape[0]
@@ -121,10 +138,10 @@ class GraphBatch:
 
     def _map(self, move: Any) -> GraphBatch:
         changed: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for part in fields(self):
+            value = getattr(self, part.name)
             if isinstance(value, Tensor):
-                changed[field.name] = move(value)
+                changed[part.name] = move(value)
             elif isinstance(value, Mapping):
-                changed[field.name] = {name: move(tensor) for name, tensor in value.items()}
+                changed[part.name] = {name: move(tensor) for name, tensor in value.items()}
         return replace(self, **changed)

@@ -2,7 +2,8 @@
 
 A store is a folder with ``graphs.arrow`` (memory-mapped) or ``graphs.parquet`` (small enough to commit) and a
 ``manifest.json``. Columns: ``key`` (official id), ``hash`` (canonical graph hash, 16 bytes), ``ops`` (list of operation
-ids in topological order), ``edges`` (list of parent, child pairs), ``static.<name>`` and ``label.<name>``.
+ids in topological order), ``edges`` (list of parent, child pairs), ``static.<name>`` and ``label.<name>``; of whole
+networks also ``attributes`` and ``output_shape`` (one row a node), and ``group.<name>`` (``family``, ``platform``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.errors import UserError
-from datasets.graph import GraphBatch
+from datasets.graph import ATTRIBUTE_SLOTS, SHAPE_DIMENSIONS, GraphBatch
 from datasets.ragged import Ragged
 
 SCHEMA_VERSION = 1
@@ -44,6 +45,7 @@ class Manifest:
         static: unit of each per-graph feature.
         hash_rule: which canonical hash the ``hash`` column holds.
         source: file the store was made from, with its sha256 and size.
+        attributes: meaning of the attribute slots of each operation, of whole networks.
         rows: number of graphs.
         fingerprint: sha256 of every column's content, independent of the container.
     """
@@ -56,6 +58,7 @@ class Manifest:
     hash_rule: str
     source: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rows: int = 0
     fingerprint: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -72,6 +75,9 @@ class Columns:
         edges: (parent, child) pairs per graph, values (E, 2).
         static: per-graph features (B,).
         labels: per-graph labels (B,).
+        attributes: attributes of every node, values (N, ATTRIBUTE_SLOTS), of whole networks.
+        output_shape: output dimensions of every node, values (N, SHAPE_DIMENSIONS), of whole networks.
+        groups: names (B,) that graphs are grouped by.
     """
 
     keys: Sequence[str]
@@ -80,6 +86,9 @@ class Columns:
     edges: Ragged
     static: Mapping[str, NDArray[Any]]
     labels: Mapping[str, NDArray[Any]]
+    attributes: Ragged | None = None
+    output_shape: Ragged | None = None
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
         """The Arrow table, in the column order of the schema."""
@@ -94,14 +103,28 @@ class Columns:
         }
         arrays |= {f"static.{name}": pa.array(column) for name, column in self.static.items()}
         arrays |= {f"label.{name}": pa.array(column) for name, column in self.labels.items()}
+        for name, rows in self.node_features().items():
+            fixed = pa.FixedSizeListArray.from_arrays(pa.array(rows.values.reshape(-1), pa.float32()), rows.values.shape[1])
+            arrays[name] = pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), fixed)
+        arrays |= {f"group.{name}": pa.array(column, pa.string()) for name, column in self.groups.items()}
         return pa.table(arrays)
+
+    def node_features(self) -> dict[str, Ragged]:
+        """The columns with one row a node, by name."""
+        columns = {"attributes": self.attributes, "output_shape": self.output_shape}
+        return {name: column for name, column in columns.items() if column is not None}
 
     def check(self, operations: Sequence[str], source: str) -> None:
         """Refuse unknown operations and edges that do not run forward.
 
         Raises:
             UserError: naming the source and the first offending key.
+            ValueError: if a column with one row a node is not of the nodes' number or its own width.
         """
+        widths = {"attributes": ATTRIBUTE_SLOTS, "output_shape": SHAPE_DIMENSIONS}
+        for name, column in self.node_features().items():
+            if not np.array_equal(column.offsets, self.ops.offsets) or column.values.shape[1] != widths[name]:
+                raise ValueError(f"{name} {column.values.shape} does not fit {len(self.ops.values)} nodes")
         graph = np.repeat(np.arange(len(self.ops)), self.ops.counts)
         unknown = np.flatnonzero((self.ops.values < 0) | (self.ops.values >= len(operations)))
         if len(unknown):
@@ -165,6 +188,16 @@ class GraphStore:
         return Ragged.from_arrow(self._array("edges"))
 
     @cached_property
+    def attributes(self) -> Ragged | None:
+        """Attributes of every node, values (N, ATTRIBUTE_SLOTS); None for cells."""
+        return self._node_features("attributes")
+
+    @cached_property
+    def output_shape(self) -> Ragged | None:
+        """Output dimensions of every node, values (N, SHAPE_DIMENSIONS); None for cells."""
+        return self._node_features("output_shape")
+
+    @cached_property
     def hashes(self) -> NDArray[np.uint8]:
         """Canonical graph hashes (B, 16)."""
         buffer = self._array("hash").buffers()[1]
@@ -198,6 +231,21 @@ class GraphStore:
         """A per-graph feature of every graph."""
         return self._floats(f"static.{name}")
 
+    def groups(self, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The distinct values of ``group.<name>`` in order of appearance, and the position in them of each graph (B,).
+
+        No values and zeros if the store is not grouped by ``name``.
+        """
+        if f"group.{name}" not in self.table.column_names:
+            return (), np.zeros(len(self), np.int64)
+        encoded = self._array(f"group.{name}").dictionary_encode()
+        return tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy().astype(np.int64)
+
+    @cached_property
+    def platforms(self) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """Devices of the labels, and the position in them of each graph (B,)."""
+        return self.groups("platform")
+
     def batch(self, rows: NDArray[np.int64], target: str) -> GraphBatch:
         """Gather ``rows`` into one batch whose label to predict is ``target``."""
         ops, ptr = self.ops.take(rows)
@@ -214,7 +262,13 @@ class GraphStore:
             static={name: _float32(self.static(name)[rows]) for name in self.manifest.static},
             labels={target: _float32(self.label(target)[rows])},
             target_name=target,
+            attributes=_rows_of(self.attributes, rows),
+            output_shape=_rows_of(self.output_shape, rows),
+            platform=torch.from_numpy(self.platforms[1][rows]) if len(self.platforms[0]) > 1 else None,
         )
+
+    def _node_features(self, name: str) -> Ragged | None:
+        return Ragged.from_arrow(self._array(name)) if name in self.table.column_names else None
 
     def _array(self, name: str) -> pa.Array:
         column = self.table.column(name)
@@ -265,10 +319,12 @@ def fingerprint(columns: Columns) -> str:
     """Sha256 over the name, type and content of every column, the same in any container."""
     digest = hashlib.sha256("\n".join(columns.keys).encode())
     arrays = {"hash": columns.hashes}
-    for name, lists in (("ops", columns.ops), ("edges", columns.edges)):
+    for name, lists in {"ops": columns.ops, "edges": columns.edges, **columns.node_features()}.items():
         arrays |= {name: lists.values, f"{name}.offsets": lists.offsets.astype(np.int64)}
     arrays |= {f"static.{name}": column for name, column in columns.static.items()}
     arrays |= {f"label.{name}": column for name, column in columns.labels.items()}
+    for name, column in columns.groups.items():
+        arrays[f"group.{name}"] = np.frombuffer("\n".join(column).encode(), np.uint8)
     for name, array in arrays.items():
         digest.update(f"\n{name} {array.dtype}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -297,6 +353,10 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{path}: schema version {found}, this narbench reads {SCHEMA_VERSION}; delete the folder and prepare again"
         )
     return Manifest(**{**content, "operations": tuple(content["operations"])})
+
+
+def _rows_of(column: Ragged | None, rows: NDArray[np.int64]) -> torch.Tensor | None:
+    return None if column is None else torch.from_numpy(column.take(rows)[0])
 
 
 def _float32(values: NDArray[Any]) -> torch.Tensor:
