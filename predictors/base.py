@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from datasets.errors import UserError
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.recipe import Recipe, build_optimizer
 
@@ -36,13 +37,29 @@ class Predictor(LightningModule, ABC):
     Attributes:
         Config: configuration dataclass.
         node_order_matters: False where the prediction is the same for every order of the nodes.
+        whole_networks: True where graphs of whole networks can be read, not just cells.
+        several_platforms: True where labels of several devices can be predicted, by ``GraphBatch.platform``.
         recipe: set by the harness before training.
     """
 
     Config: ClassVar[type[PredictorConfig]]
-    node_order_matters: ClassVar[bool] = False
+    node_order_matters: bool = False
+    whole_networks: ClassVar[bool] = False
+    several_platforms: ClassVar[bool] = False
 
     def __init__(self, config: Any, spec: TaskSpec) -> None:
+        """Check that the predictor can read such graphs.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        if spec.whole_networks and not self.whole_networks:
+            raise UserError(f"predictor={config.name} reads cells, and this benchmark has whole networks; choose another")
+        if len(spec.platforms) > 1 and not self.several_platforms:
+            raise UserError(
+                f"predictor={config.name} predicts one device, and this benchmark has {len(spec.platforms)}; choose one "
+                "device, or predictor=nnlp"
+            )
         super().__init__()
         self.config = config
         self.spec = spec

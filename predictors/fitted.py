@@ -24,9 +24,10 @@ class FittedPredictor(Predictor):
 
     Its state is the training features and targets, kept as buffers: a checkpoint is plain tensors, and loading it fits
     the same estimator again. Features that are the same in every training graph are dropped (``columns`` are those
-    that stay). Subclasses give the features and the estimator.
+    that stay). Latencies are fitted in log, where errors are relative. Subclasses give the features and the estimator.
     """
 
+    whole_networks: ClassVar[bool] = True
     inputs: Tensor
     targets: Tensor
     columns: Tensor
@@ -52,7 +53,8 @@ class FittedPredictor(Predictor):
         varying = np.ptp(features, axis=0) > 0
         self.columns = torch.from_numpy(np.flatnonzero(varying | ~varying.any()))
         self.inputs = torch.from_numpy(features)[:, self.columns]
-        self.targets = batch.target.double().cpu()
+        target = batch.target.double().cpu()
+        self.targets = target.log() if self.spec.task == "latency" else target
         self._estimator = None
 
     def forward(self, batch: GraphBatch) -> Tensor:
@@ -66,7 +68,8 @@ class FittedPredictor(Predictor):
         if self._estimator is None:
             self._estimator = self.estimator().fit(self.inputs.numpy(), self.targets.numpy())
         features = self.features(batch)[:, self.columns.numpy()]
-        return torch.from_numpy(np.asarray(self._estimator.predict(features))).float()
+        prediction = torch.from_numpy(np.asarray(self._estimator.predict(features)))
+        return (prediction.exp() if self.spec.task == "latency" else prediction).float()
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
         """Not defined: a fitted predictor takes no gradient steps."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +132,7 @@ class NARFormer(Predictor):
 
     Config = NARFormerConfig
     config: NARFormerConfig
-    node_order_matters: ClassVar[bool] = True
+    node_order_matters: bool = True
     operation_codes: Tensor
     position_codes: Tensor
     source_codes: Tensor

@@ -15,6 +15,7 @@ from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.dropout import dropout
 from predictors.layers.graph_attention import GROUPS, GraphAttention, GroupedFeedForward, Neighbours
+from predictors.layers.network_features import CodedNodes, CodedStatic
 from predictors.layers.positive_head import PositiveHead, StaticLayer, initialise_bias, node_sum
 from predictors.layers.relabel import AUGMENTATIONS
 from predictors.losses import pair_terms, relative_squared_error
@@ -24,6 +25,9 @@ CODE = 64
 
 MOST_NODES = 32
 """Rows of the table of position codes."""
+
+SHAPE_FREQUENCIES = 5
+"""Frequencies of the code of an output dimension."""
 
 
 @dataclass
@@ -39,8 +43,8 @@ class NARFormer2Config(PredictorConfig):
         degree_gate: scale the channels by a function of the node's degree before attention.
         group_norm: normalise the groups of the feed-forward network's linear layers.
         shuffle: shuffle channels between those groups.
-        augmentation: second graph of each training pair: ``uniform`` (a random topological order), ``paper`` (the last two
-            inner nodes swapped where that is valid) or ``none`` (the same graph).
+        augmentation: second graph of each training pair of cells: ``uniform`` (a random topological order), ``paper`` (the
+            last two inner nodes swapped where that is valid) or ``none`` (the same graph).
         loss_relative: weight of the relative squared error.
         loss_ranking: weight of sequence ranking.
         loss_consistency: weight of the consistency of the two graphs of a pair.
@@ -135,46 +139,67 @@ class Network(nn.Module):
         return results
 
 
-class NARFormer2(Predictor):
-    """NAR-Former V2 on cells: tokens of operation and position, graph attention on the undirected graph, gated layers."""
+class CellTokens(nn.Module):
+    """Nodes (N, 128) of cells: the code of the operation, then that of the position in the graph."""
 
-    Config = NARFormer2Config
-    config: NARFormer2Config
-    node_order_matters: ClassVar[bool] = True
-    operation_codes: Tensor
-    position_codes: Tensor
+    operations: Tensor
+    positions: Tensor
+    width = 2 * CODE
 
-    def __init__(self, config: NARFormer2Config, spec: TaskSpec) -> None:
-        super().__init__(config, spec)
-        check(config)
-        self.register_buffer("operation_codes", code_table(len(spec.operations)), persistent=False)
-        self.register_buffer("position_codes", code_table(MOST_NODES), persistent=False)
-        self.network = Network(config, 2 * CODE, 0)
+    def __init__(self, operations: int) -> None:
+        super().__init__()
+        self.register_buffer("operations", code_table(operations), persistent=False)
+        self.register_buffer("positions", code_table(MOST_NODES), persistent=False)
 
-    def tokenize(self, op: Tensor, position: Tensor) -> Tensor:
-        """Nodes (N, 128): the code of the operation ``op`` (N,), then that of the ``position`` (N,) in the graph."""
-        return torch.cat([F.embedding(op, self.operation_codes), F.embedding(position, self.position_codes)], 1)
-
-    def forward(self, batch: GraphBatch) -> Tensor:
-        """Predictions (B,).
+    def forward(self, op: Tensor, position: Tensor) -> Tensor:
+        """Code operations ``op`` (N,) at ``position`` (N,).
 
         Raises:
             UserError: for graphs of more than ``MOST_NODES`` nodes.
         """
-        return self._predict(batch.op, batch.position, batch.edge_index, batch.ptr)
-
-    def _predict(self, op: Tensor, position: Tensor, edge_index: Tensor, ptr: Tensor) -> Tensor:
-        size = int(ptr.diff().max())
+        size = int(position.max()) + 1
         if size > MOST_NODES:
             raise UserError(f"narformer2 on cells reads graphs of at most {MOST_NODES} nodes, got {size}")
-        both = torch.cat([edge_index, edge_index.flip(0)], 1)
-        prediction: Tensor = self.network(self.tokenize(op, position), both, ptr)
+        return torch.cat([F.embedding(op, self.operations), F.embedding(position, self.positions)], 1)
+
+
+class NARFormer2(Predictor):
+    """NAR-Former V2: graph attention on the undirected graph of a cell or of a whole network."""
+
+    Config = NARFormer2Config
+    config: NARFormer2Config
+    whole_networks: ClassVar[bool] = True
+
+    def __init__(self, config: NARFormer2Config, spec: TaskSpec) -> None:
+        super().__init__(config, spec)
+        check(config, spec)
+        self.node_order_matters = not spec.whole_networks
+        if spec.whole_networks:
+            self.nodes, self.static = CodedNodes(spec, SHAPE_FREQUENCIES), CodedStatic(1e9)
+            self.network = Network(config, self.nodes.width, self.static.width)
+        else:
+            self.tokens = CellTokens(len(spec.operations))
+            self.network = Network(config, self.tokens.width, 0)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """Predictions (B,)."""
+        if not self.spec.whole_networks:
+            return self._cells(batch.op, batch.position, batch.edge_index, batch.ptr)
+        static = self.static(batch.static)
+        prediction: Tensor = self.network(self.nodes(batch), both_ways(batch.edge_index), batch.ptr, static)
+        return prediction
+
+    def _cells(self, op: Tensor, position: Tensor, edge_index: Tensor, ptr: Tensor) -> Tensor:
+        prediction: Tensor = self.network(self.tokens(op, position), both_ways(edge_index), ptr)
         return prediction
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
-        """Relative squared error and ranking over graphs and their augmentations, and the consistency of each pair."""
-        prediction = self._predict(*self._pairs(batch))
-        error = ("relative_mse", self.config.loss_relative, relative_squared_error)
+        """Relative squared error; of cells, with their augmentations, also ranking and the consistency of each pair."""
+        weight = self.config.loss_relative
+        if self.spec.whole_networks:
+            return {"relative_mse": weight * relative_squared_error(self(batch), batch.target)}
+        prediction = self._cells(*self._pairs(batch))
+        error = ("relative_mse", weight, relative_squared_error)
         return pair_terms(prediction, batch.target, error, self.config.loss_ranking, self.config.loss_consistency)
 
     def _pairs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -199,12 +224,22 @@ def code_table(rows: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1).float()
 
 
-def check(config: NARFormer2Config) -> None:
+def both_ways(edge_index: Tensor) -> Tensor:
+    """Every edge and its reverse (2, 2E)."""
+    return torch.cat([edge_index, edge_index.flip(0)], 1)
+
+
+def check(config: NARFormer2Config, spec: TaskSpec) -> None:
     """Check what the types cannot.
 
     Raises:
-        UserError: for an unknown augmentation, or a width that the groups do not divide.
+        UserError: for an unknown augmentation, a width that the groups do not divide, or loss terms whole networks lack.
     """
+    if spec.whole_networks and (config.loss_ranking or config.loss_consistency):
+        raise UserError(
+            "narformer2 on whole networks has no ranking or consistency loss; set predictor.loss_ranking=0 "
+            "and predictor.loss_consistency=0"
+        )
     if config.augmentation not in AUGMENTATIONS:
         raise UserError(f"predictor.augmentation={config.augmentation}: choose {', '.join(AUGMENTATIONS)}")
     if config.hidden % GROUPS:

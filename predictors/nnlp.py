@@ -1,8 +1,9 @@
-"""NNLP, the graph neural network of NNLQP (Liu et al., ICPP 2022), with one-hot operations as node features."""
+"""NNLP, the graph neural network of NNLQP (Liu et al., ICPP 2022)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch_geometric.nn import SAGEConv
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.dropout import dropout
+from predictors.layers.network_features import NormalisedNodes, scaled_static
 from predictors.layers.positive_head import PositiveHead, StaticLayer, node_sum
 from predictors.losses import relative_squared_error
 
@@ -21,12 +23,16 @@ class NNLPConfig(PredictorConfig):
     """Configuration of NNLP.
 
     Attributes:
-        hidden: width of the graph layers and of the head.
+        hidden: width of the graph layers.
+        head: width of the head.
         dropout: after every layer but the last.
+        encode_static: put the per-graph features through a layer of their own.
     """
 
     hidden: int
+    head: int
     dropout: float
+    encode_static: bool
 
 
 class Network(nn.Module):
@@ -70,28 +76,48 @@ class Network(nn.Module):
 
 
 class NNLP(Predictor):
-    """NNLP on graphs of operations, with the logarithms of the per-graph features."""
+    """NNLP: whole networks as published, one head a platform; cells as one-hot operations."""
 
     Config = NNLPConfig
     config: NNLPConfig
+    whole_networks: ClassVar[bool] = True
+    several_platforms: ClassVar[bool] = True
 
     def __init__(self, config: NNLPConfig, spec: TaskSpec) -> None:
         super().__init__(config, spec)
-        features, static = len(spec.operations), max(1, len(spec.static))
-        self.network = Network(features, static, config.hidden, config.hidden, config.dropout, encode_static=True)
+        self.nodes = NormalisedNodes(spec) if spec.whole_networks else None
+        self.network = Network(
+            self.nodes.width if self.nodes else len(spec.operations),
+            max(1, len(spec.static)),
+            config.hidden,
+            config.head,
+            config.dropout,
+            encode_static=config.encode_static,
+            platforms=max(1, len(spec.platforms)),
+        )
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Predictions (B,), positive."""
-        x = F.one_hot(batch.op, len(self.spec.operations)).to(self.dtype)
         edges = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
-        prediction: Tensor = self.network(x, edges, batch.batch, self._static(batch)).squeeze(1)
-        return prediction
+        prediction: Tensor = self.network(self._nodes(batch), edges, batch.batch, self._static(batch))
+        if batch.platform is None:
+            return prediction[:, 0]
+        return prediction.gather(1, batch.platform[:, None])[:, 0]
+
+    def _nodes(self, batch: GraphBatch) -> Tensor:
+        """Nodes (N, 44) of whole networks, (N, V) of cells."""
+        if self.nodes is not None:
+            nodes: Tensor = self.nodes(batch)
+            return nodes
+        return F.one_hot(batch.op, len(self.spec.operations)).to(self.dtype)
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
         """Relative squared error."""
         return {"relative_mse": relative_squared_error(self(batch), batch.target)}
 
     def _static(self, batch: GraphBatch) -> Tensor:
-        """Per-graph features (B, S) in log10, one column of zeros where the benchmark has none."""
+        """Per-graph features (B, S): as published for whole networks, else in log10; zeros if there are none."""
+        if self.spec.whole_networks:
+            return scaled_static(batch.static, 1e9)
         columns = [torch.log10(batch.static[name].clamp(min=1)) for name in self.spec.static]
         return torch.stack(columns, 1) if columns else batch.op.new_zeros(len(batch), 1).to(self.dtype)

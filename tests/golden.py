@@ -12,6 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.graph import DenseGraphs, GraphBatch
+from datasets.networks import ATTRIBUTES, KNOWN, OPERATIONS
+
+ATTRIBUTE_NAMES = {"kernel": "kernel_shape", "stride": "strides", "pad": "pads", "dilation": "dilations"}
+"""ONNX names of the attributes whose names differ."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,44 @@ def cells(ops: list[list[int]], adjacency: list[list[list[int]]], target: Tensor
 def dense(ops: Tensor, adjacency: Tensor) -> DenseGraphs:
     """Equal-length graphs without padding."""
     return DenseGraphs(ops, torch.ones_like(ops, dtype=torch.bool), adjacency.bool())
+
+
+def extracted(folder: Path, names: list[str]) -> GraphBatch:
+    """A batch of whole networks, from what the official extractor said about ``names`` (``graph@bBATCH``)."""
+    graphs = json.loads((folder / "onnx" / "extract_nnlp.json").read_text())["graphs"]
+    return networks([graphs[name] for name in names])
+
+
+def networks(graphs: list[dict[str, Any]]) -> GraphBatch:
+    """A batch of whole networks from the raw facts of each."""
+    nodes = [node for facts in graphs for node in facts["nodes"]]
+    ptr = torch.tensor([0, *(len(facts["nodes"]) for facts in graphs)]).cumsum(0)
+    names = {"batch": "batch", "flops": "flops", "params": "params", "memory": "mem"}
+    return GraphBatch(
+        op=torch.tensor([OPERATIONS.index(_operation(node)) for node in nodes]),
+        edge_index=torch.cat(
+            [torch.tensor(g["directed_edges"]).T + first for g, first in zip(graphs, ptr, strict=False)], 1
+        ),
+        ptr=ptr,
+        row=torch.arange(len(graphs)),
+        static={name: torch.tensor([float(g[official]) for g in graphs]) for name, official in names.items()},
+        labels={"ms": torch.ones(len(graphs))},
+        target_name="ms",
+        attributes=torch.tensor([_slots(node) for node in nodes]),
+        output_shape=torch.tensor([(node["out_shape"] + [0.0] * 4)[:4] for node in nodes]),
+    )
+
+
+def _operation(node: dict[str, Any]) -> str:
+    return KNOWN[node["code"] - 1] if node["code"] else "Unknown"
+
+
+def _slots(node: dict[str, Any]) -> list[float]:
+    """The attribute slots of a node: the first number of each attribute, or every place of a permutation."""
+    slots = [0.0] * 8
+    for place, slot in enumerate(ATTRIBUTES.get(_operation(node), ())):
+        value = node["attrs"].get(ATTRIBUTE_NAMES.get(slot, slot), 0)
+        values = value if isinstance(value, list) else [value]
+        index = place if slot == "perm" else 0
+        slots[place] = float(values[index]) if index < len(values) else 0.0
+    return slots

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from datasets.graph import GraphBatch, TaskSpec
+from datasets.networks import ATTRIBUTES, OPERATIONS
 
 LABEL = "accuracy"
 STATIC = ("batch", "flops", "params", "memory")
@@ -22,6 +23,11 @@ def cell_spec(operations: int = len(NAMES)) -> TaskSpec:
     """The task the synthetic cells belong to; of a longer vocabulary the middle is filled up."""
     middle = (*NAMES[1:-1], *(f"op{i}" for i in range(operations)))[: operations - 2]
     return TaskSpec("accuracy", (NAMES[0], *middle, NAMES[-1]), STATIC, "fraction")
+
+
+def network_spec(platforms: Sequence[str] = ()) -> TaskSpec:
+    """The task of latencies of whole networks."""
+    return TaskSpec("latency", OPERATIONS, STATIC, "ms", ATTRIBUTES, tuple(platforms))
 
 
 def cells(graphs: Sequence[Graph], params: Sequence[float]) -> GraphBatch:

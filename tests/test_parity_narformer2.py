@@ -13,7 +13,7 @@ from predictors.layers import graph_attention
 from predictors.layers.graph_attention import Neighbours
 from predictors.losses import architecture_consistency, relative_squared_error, sequence_ranking
 from predictors.narformer2 import NARFormer2, NARFormer2Config, Network, code_table
-from tests.graphs import cell_spec, cells, random_cells
+from tests.graphs import cell_spec, cells, network_spec, random_cells
 
 GROUP = "v2"
 
@@ -140,6 +140,18 @@ def test_outputs(case, layout):
 
 
 @torch.no_grad()
+def test_predictor_on_whole_networks(case, golden_folder):
+    """From stored columns to predictions."""
+    if is_cells(case):
+        pytest.skip("a case of cells")
+    model = NARFormer2(configuration(case.facts["config"], loss_ranking=0.0, loss_consistency=0.0), network_spec()).eval()
+    model.network.load_state_dict(build(case).state_dict())
+    stored = next(batch for batch in case.facts["batches"] if batch["key"] == "onnx")
+    prediction = model(golden.extracted(golden_folder, stored["graphs"]))
+    torch.testing.assert_close(prediction, torch.tensor(stored["out"]).view(-1), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_double_precision(case, layout):
     network = build(case).eval().double()
     for key in keys(case):
@@ -168,7 +180,7 @@ def test_tokens(case):
     model = NARFormer2(configuration(case.facts["config"]), SPEC)
     for batch in case.facts["batches"]:
         graphs = golden.cells(batch["ops"], batch["adj"])
-        tokens = model.tokenize(graphs.op, graphs.position)
+        tokens = model.tokens(graphs.op, graphs.position)
         torch.testing.assert_close(tokens, inputs(case, batch["key"])[0], atol=1e-6, rtol=0)
 
 

@@ -1,6 +1,7 @@
 """NNLP's network against the official code's numbers: with and without the static layer, one head and nine."""
 
 import re
+from dataclasses import replace
 
 import golden
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from predictors.losses import relative_squared_error
 from predictors.nnlp import NNLP, Network, NNLPConfig
-from tests.graphs import cell_spec, random_cells
+from tests.graphs import cell_spec, network_spec, random_cells
 
 GROUP = "nnlp"
 
@@ -23,6 +24,10 @@ NAMES = (
     (r"fc_2\.(.*)", r"heads.0.layers.1.\1"),
     (r"predictor\.(.*)", r"heads.0.layers.2.\1"),
 )
+
+
+def configuration(hidden, head, encode_static=True):
+    return NNLPConfig(target="", name="nnlp", hidden=hidden, head=head, dropout=0.0, encode_static=encode_static)
 
 
 def ours(official):
@@ -127,8 +132,24 @@ def test_loss(golden_folder):
 
 
 @torch.no_grad()
+def test_predictor_on_whole_networks(case, golden_folder):
+    """From stored columns to predictions, one platform or several."""
+    facts = case.facts["config"]
+    platforms = [str(platform) for platform in facts["multi_plt"]]
+    config = configuration(facts["gnn_hidden"], facts["fc_hidden"], facts["norm_sf"])
+    model = NNLP(config, network_spec(platforms)).eval()
+    model.network.load_state_dict(build(case).state_dict())
+    stored = next(batch for batch in case.facts["batches"] if batch["key"] == "onnx")
+    batch = golden.extracted(golden_folder, stored["graphs"])
+    heads = torch.tensor(stored["gather_index"]) if platforms else torch.zeros(len(batch), dtype=torch.long)
+    expected = torch.tensor(stored["out"]).gather(1, heads[:, None])[:, 0]
+    batch = replace(batch, platform=heads if platforms else None)
+    torch.testing.assert_close(model(batch), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_predictor_on_cells_feeds_operations_and_logarithms():
-    model = NNLP(NNLPConfig(target="", name="nnlp", hidden=16, dropout=0.0), cell_spec()).eval()
+    model = NNLP(configuration(16, 16), cell_spec()).eval()
     batch = random_cells(10, 1)
     both = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
     static = torch.stack([batch.static[name].log10() for name in cell_spec().static], 1)

@@ -24,7 +24,7 @@ from predictors.knn import KNN, KNNConfig
 from predictors.layers.graph_features import graph_features, log_static
 from predictors.params import Params
 from predictors.recipe import Recipe
-from tests.graphs import LABEL, cell_spec, cells, random_cells
+from tests.graphs import LABEL, cell_spec, cells, network_spec, random_cells
 
 
 def static_predictor(cls, fit, static=("params", "flops")):
@@ -211,3 +211,11 @@ def test_yardsticks_rank_real_cells(shared):
         tau.append(kendalltau(model(test), test.target).statistic)
     assert 0.55 < tau[0] < tau[1] < tau[2] < 0.8
     assert tau[2] > 0.7
+
+
+def test_latencies_are_fitted_in_log():
+    batch = random_cells(64, 1)
+    batch = replace(batch, labels={LABEL: batch.static["flops"] ** 1.5})
+    model = FLOPs(FLOPs.Config("", "flops", "linear"), network_spec())
+    model.fit(batch)
+    torch.testing.assert_close(model(batch), batch.target, rtol=1e-4, atol=0)
