@@ -26,11 +26,19 @@ def test_every_experiment_composes(name):
         assert config["recipe"][key] == value
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "recipe").glob("*_*.yaml")), ids=lambda path: path.stem)
-def test_a_recipe_named_for_predictor_and_dataset_is_used(path):
-    predictor, _, dataset = path.stem.rpartition("_")
+def named_recipes():
+    """(predictor, dataset) of every recipe that is picked up by name."""
+    pairs = [(predictor, dataset) for predictor in registry.names("predictor") for dataset in registry.names("dataset")]
+    return [pair for pair in pairs if (CONF / "recipe" / f"{'_'.join(pair)}.yaml").exists()]
+
+
+@pytest.mark.parametrize(("predictor", "dataset"), named_recipes())
+def test_a_recipe_named_for_predictor_and_dataset_is_used(predictor, dataset):
     config = plain(typed(compose([f"predictor={predictor}", f"dataset={dataset}"])))
-    for key, value in OmegaConf.load(path).recipe.items():
+    stored = OmegaConf.load(CONF / "recipe" / f"{predictor}_{dataset}.yaml")
+    for name in stored.pop("defaults", []):
+        stored = OmegaConf.merge(OmegaConf.load(CONF / "recipe" / f"{name}.yaml"), stored)
+    for key, value in stored.recipe.items():
         assert config["recipe"][key] == value
 
 
