@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.graph import GraphBatch, TaskSpec
-from datasets.protocols import ProtocolConfig, Split, prove_disjoint, split
+from datasets.protocol_types import ProtocolConfig, Split
+from datasets.protocols import prove_disjoint, split
 from datasets.sources import Source, prepare_store
 from datasets.store import GraphStore
 
@@ -117,9 +118,11 @@ class EpochSampler(Sampler[Rows]):
 class Benchmark(LightningDataModule, ABC):
     """A benchmark under a protocol.
 
-    Subclasses name their ``task``, ``unit`` and ``sources``; everything else is shared.
+    Subclasses name their ``task``, ``unit`` and ``sources``, and their ``Config`` where they have keys of their own;
+    everything else is shared.
     """
 
+    Config: ClassVar[type[DatasetConfig]] = DatasetConfig
     task: ClassVar[str]
     unit: ClassVar[str]
 
@@ -140,8 +143,12 @@ class Benchmark(LightningDataModule, ABC):
 
     def open_store(self) -> GraphStore:
         """The benchmark's store, converted from the official file on first use."""
-        root, cache = Path(self.config.root).expanduser(), Path(self.config.cache).expanduser()
+        root, cache = self.folders()
         return prepare_store(self.config.name, root, cache, self.sources, checksum=self.config.checksum)
+
+    def folders(self) -> tuple[Path, Path]:
+        """Where the official files and the stores are."""
+        return Path(self.config.root).expanduser(), Path(self.config.cache).expanduser()
 
     def prepare_data(self) -> None:
         """Convert the official file once (Lightning calls this on one process only)."""

@@ -3,97 +3,22 @@
 ``paper`` reproduces the official code of the NAR-Former and NN-Former papers: the first rows train, the next rows select,
 *all* rows test, so the test set contains the training and validation graphs (``rest`` is the part that does not).
 ``strict`` draws train and validation at random and keeps every graph with an equal canonical hash out of test.
+The rules by family, stage and platform are in ``datasets.family_protocols``.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import UserError, require_choice
+from datasets.family_protocols import RULES, family_split
+from datasets.protocol_types import ProtocolConfig, Rows, Split, graph_numbers, parse_size
 from datasets.store import GraphStore
 
-VERSIONS = {"paper": 1, "strict": 1}
-Rows = NDArray[np.int64]
-
-
-@dataclass
-class ProtocolConfig:
-    """Which graphs train, select and test.
-
-    Sizes are a count (``424``), a fraction (``0.05``, ``5%``) or ``all``.
-
-    Attributes:
-        name: ``paper`` or ``strict``.
-        train: training graphs.
-        val: graphs that choose the checkpoint.
-        test: test graphs; ``all`` is every row for ``paper`` and every row left for ``strict``.
-        seed: draws the ``strict`` split; ``paper`` ignores it.
-    """
-
-    name: str
-    train: int | float | str
-    val: int | float | str
-    test: int | float | str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of a store by role.
-
-    Attributes:
-        train: rows that train.
-        val: rows that choose the checkpoint.
-        test: rows that are scored.
-        rest: the test rows that neither trained nor selected, where ``test`` has others too.
-        excluded: graphs in none of the sets, by reason.
-        leaks: what the rule lets through, in words; empty for a clean rule.
-    """
-
-    train: Rows
-    val: Rows
-    test: Rows
-    rest: Rows | None
-    excluded: dict[str, int]
-    leaks: str
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the rows of every role, in order."""
-        digest = hashlib.sha256()
-        for name in ("train", "val", "test"):
-            rows = np.ascontiguousarray(getattr(self, name), dtype="<i8")
-            digest.update(f"{name} {len(rows)}\n".encode())
-            digest.update(rows.data)
-        return digest.hexdigest()
-
-
-def parse_size(value: int | float | str, total: int, key: str) -> int:
-    """Number of graphs meant by a size.
-
-    Raises:
-        UserError: naming ``key`` if the value is no size, is not positive or exceeds ``total``.
-    """
-    text = str(value).strip()
-    try:
-        if text == "all":
-            size = total
-        elif text.endswith("%"):
-            size = round(float(text[:-1]) / 100 * total)
-        elif isinstance(value, float) or "." in text:
-            size = round(float(text) * total)
-        else:
-            size = int(text)
-    except (ValueError, OverflowError):
-        raise UserError(f"{key}={value}: not a size; give a count (424), a fraction (0.05, 5%) or all") from None
-    if not 0 < size <= total:
-        raise UserError(f"{key}={value} means {size} graphs; the data have {total}: choose 1 to {total}")
-    return size
+VERSIONS = {"paper": 1, "strict": 1, **dict.fromkeys(RULES, 1)}
 
 
 def split(store: GraphStore, config: ProtocolConfig, train_label: str, test_label: str) -> Split:
@@ -103,7 +28,9 @@ def split(store: GraphStore, config: ProtocolConfig, train_label: str, test_labe
         UserError: for an unknown protocol, impossible sizes or missing labels.
     """
     rules = {"paper": _paper, "strict": _strict}
-    require_choice("protocol.name", config.name, rules)
+    require_choice("protocol.name", config.name, VERSIONS)
+    if config.name in RULES:
+        return family_split(store, config, train_label, test_label)
     return rules[config.name](store, config, store.label(train_label), store.label(test_label), train_label, test_label)
 
 
@@ -133,7 +60,7 @@ def _strict(
     store: GraphStore, config: ProtocolConfig, train_y: Any, test_y: Any, train_label: str, test_label: str
 ) -> Split:
     """Draw uniformly over distinct graphs: over rows, graphs that occur often would all end up in train and val."""
-    groups = _hash_groups(store.hashes)
+    groups = graph_numbers(store.hashes)
     rng = np.random.default_rng(config.seed)
     order = rng.permutation(len(store))
     labelled = order[~np.isnan(train_y[order])]
@@ -172,7 +99,7 @@ def prove_disjoint(store: GraphStore, parts: Split) -> None:
     Raises:
         UserError: naming two roles that share a graph.
     """
-    groups = _hash_groups(store.hashes)
+    groups = graph_numbers(store.hashes)
     roles = {"train": parts.train, "val": parts.val, "test": parts.test}
     seen = np.full(groups.max() + 1, -1, np.int8)
     for number, (role, rows) in enumerate(roles.items()):
@@ -181,16 +108,6 @@ def prove_disjoint(store: GraphStore, parts: Split) -> None:
             other = list(roles)[seen[groups[clash[0]]]]
             raise UserError(f"{store.manifest.name}: graph {store.keys(clash[:1])[0]} is in both {other} and {role}")
         seen[groups[rows]] = number
-
-
-def _hash_groups(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Number graphs so that equal hashes have equal numbers (B,)."""
-    words = np.ascontiguousarray(hashes).view(">u8")
-    order = np.lexsort((words[:, 1], words[:, 0]))
-    changed = np.any(words[order][1:] != words[order][:-1], axis=1)
-    groups = np.empty(len(order), np.int64)
-    groups[order] = np.concatenate([[0], np.cumsum(changed)])
-    return groups
 
 
 def _require_labels(store: GraphStore, rows: Rows, values: NDArray[np.float64], label: str) -> None:

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datasets.errors import UserError
 from datasets.graph import GraphBatch, TaskSpec
-from datasets.protocols import ProtocolConfig, split
+from datasets.protocol_types import ProtocolConfig
+from datasets.protocols import split
 from datasets.store import GraphStore
 from harness.config import compose, typed
 from harness.experiment import build_predictor

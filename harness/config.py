@@ -16,9 +16,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from datasets.base import DatasetConfig
+from datasets.base import Benchmark, DatasetConfig
 from datasets.errors import UserError, require_choice
-from datasets.protocols import ProtocolConfig
+from datasets.protocol_types import ProtocolConfig
 from harness.registry import load, suggest
 from predictors.base import Predictor
 from predictors.recipe import Recipe, check
@@ -123,7 +123,7 @@ def typed(config: DictConfig) -> ExperimentConfig:
     schemas: dict[str, type] = {
         "predictor": _predictor_class(config.predictor.target).Config,
         "recipe": Recipe,
-        "dataset": DatasetConfig,
+        "dataset": _benchmark_class(config.dataset.target).Config,
         "protocol": ProtocolConfig,
         "trainer": TrainerConfig,
         "logger": LoggerConfig,
@@ -137,6 +137,10 @@ def typed(config: DictConfig) -> ExperimentConfig:
 
 
 def _predictor_class(target: str) -> type[Predictor]:
+    return load(target)
+
+
+def _benchmark_class(target: str) -> type[Benchmark]:
     return load(target)
 
 

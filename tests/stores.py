@@ -53,8 +53,8 @@ def manifest(**changes: object) -> Manifest:
     return Manifest(**{**facts, **changes})
 
 
-def hashed_store(folder: Path, groups: list[int], a: list[float], b: list[float]) -> GraphStore:
-    """One-node graphs; graphs of the same group share a hash."""
+def hashed_store(folder: Path, groups: list[int], a: list[float], b: list[float], **named: list[str]) -> GraphStore:
+    """One-node graphs; graphs of the same group share a hash; ``named`` are group columns."""
     count = len(groups)
     hashes = np.zeros((count, 16), np.uint8)
     hashes[:, 3], hashes[:, 12] = np.array(groups) // 7, np.array(groups) % 7
@@ -65,6 +65,7 @@ def hashed_store(folder: Path, groups: list[int], a: list[float], b: list[float]
         edges=Ragged.from_counts(np.zeros((0, 2), np.uint8), np.zeros(count)),
         static={"params": np.arange(count)},
         labels={"a": np.array(a, float), "b": np.array(b, float)},
+        groups=named,
     )
     return write_store(folder, columns, manifest())
 
@@ -79,4 +80,7 @@ def read_columns(store: GraphStore) -> Columns:
         edges=store.edges,
         static={name: table[f"static.{name}"].to_numpy() for name in store.manifest.static},
         labels={name: table[f"label.{name}"].to_numpy() for name in store.manifest.labels},
+        attributes=store.attributes,
+        output_shape=store.output_shape,
+        groups={name[6:]: table[name].to_pylist() for name in table.column_names if name.startswith("group.")},
     )

@@ -33,7 +33,7 @@ from datasets.digits201_training import (
     train_all,
 )
 from datasets.errors import UserError
-from datasets.protocols import ProtocolConfig
+from datasets.protocol_types import ProtocolConfig
 from datasets.store import fingerprint
 
 LABELS = ("validation_accuracy", "validation_accuracy", "test_accuracy")

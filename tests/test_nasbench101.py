@@ -19,7 +19,7 @@ from datasets.nasbench101 import NASBench101
 from datasets.nasbench101_cost import cost, vertex_channels
 from datasets.nasbench101_table import read_table
 from datasets.nasbench101_tfrecord import read_tfrecord
-from datasets.protocols import ProtocolConfig
+from datasets.protocol_types import ProtocolConfig
 from tests.data.nasbench101 import make
 from tests.data.nasbench101.make import CELLS, Run
 

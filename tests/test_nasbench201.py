@@ -17,7 +17,7 @@ from datasets.errors import UserError
 from datasets.nasbench201 import NASBench201
 from datasets.nasbench201_cost import cell_costs
 from datasets.nasbench201_official import read_nats, read_pth
-from datasets.protocols import ProtocolConfig
+from datasets.protocol_types import ProtocolConfig
 from tests.data.nasbench201 import make
 
 NONE, OUTPUT = NODE_OPERATIONS.index("none"), NODE_OPERATIONS.index("output")

@@ -9,7 +9,8 @@ import pytest
 from stores import hashed_store
 
 from datasets.errors import UserError
-from datasets.protocols import ProtocolConfig, Split, parse_size, prove_disjoint, split
+from datasets.protocol_types import ProtocolConfig, Split, parse_size
+from datasets.protocols import prove_disjoint, split
 
 NAN = float("nan")
 

@@ -80,13 +80,14 @@ def benchmark(name: str, root: Path | None = None, cache: Path | None = None, ch
     """
     from omegaconf import OmegaConf
 
-    from datasets.base import DatasetConfig, LoadingConfig
-    from datasets.protocols import ProtocolConfig
+    from datasets.base import Benchmark, DatasetConfig, LoadingConfig
+    from datasets.protocol_types import ProtocolConfig
     from harness import registry
 
-    factory = registry.load(registry.target("dataset", name))
+    factory = cast(type[Benchmark], registry.load(registry.target("dataset", name)))
     content = OmegaConf.load(registry.CONF / "dataset" / f"{name}.yaml")
-    config = cast(DatasetConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DatasetConfig), content.dataset)))
+    schema = OmegaConf.structured(factory.Config)
+    config = cast(DatasetConfig, OmegaConf.to_object(OmegaConf.merge(schema, content.dataset)))
     config.root, config.cache = str(root or config.root), str(cache or config.cache)
     config.checksum &= checksum
     protocol = ProtocolConfig("strict", content.train, content.val, "all", seed=0)
