@@ -14,6 +14,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 def pytest_addoption(parser):
     parser.addoption("--golden", type=Path, default=SHARED / "golden" / "dev", help="folder of golden parity vectors")
+    parser.addoption("--mutations", type=int, default=300, help="damaged files that the reader of ONNX files is tried on")
 
 
 def pytest_generate_tests(metafunc):

@@ -1,0 +1,242 @@
+"""Reading an ONNX file that may be damaged or hostile: every limit is checked before any work is done on it.
+
+Weights are never needed: their data are dropped on reading, and files that keep them elsewhere are never opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, NodeProto
+
+from datasets.errors import UserError
+
+MAX_BYTES = 2**30
+"""Largest file that is read."""
+
+MAX_NODES = 10_000
+"""Most operators of a file, those in the bodies of If, Loop and Scan included."""
+
+MAX_DEPTH = 8
+"""Deepest nesting of bodies."""
+
+MAX_KEPT = 2**16
+"""Bytes of the largest initializer whose values are kept: shapes, axes and scales, but no large weights."""
+
+OPSETS = range(7, 25)
+"""Versions of the ONNX operator set that are read."""
+
+ONNX_DOMAINS = ("", "ai.onnx")
+
+PARAMETERISED = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Reshape"})
+"""Operators whose inputs after the first are parameters, not data (NNLQP)."""
+
+_DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """An operator as the file has it.
+
+    Attributes:
+        type: name of the operator, with the domain before it if that is not ONNX's.
+        name: its own name, or that of its first output.
+        inputs: tensors it reads; empty names are inputs left out.
+        outputs: tensors it makes; empty names are outputs left out.
+        content: its other fields.
+    """
+
+    type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    content: NodeProto
+
+    @classmethod
+    def from_file(cls, content: NodeProto, source: str) -> OnnxNode:
+        """Read the names.
+
+        Raises:
+            UserError: naming the file, for names that are not text.
+        """
+        inputs, outputs = tuple(content.input), tuple(content.output)
+        names = (content.op_type, content.domain, content.name, *inputs, *outputs)
+        try:
+            "".join(names)
+        except TypeError:  # protobuf gives bytes where it cannot decode text
+            raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
+        kind = content.op_type if content.domain in ONNX_DOMAINS else f"{content.domain}.{content.op_type}"
+        return cls(kind, content.name or next(iter(outputs), ""), inputs, outputs, content)
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.type.split())} {self.name!r}"
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the operator is not one of ONNX's."""
+        return self.content.domain not in ONNX_DOMAINS
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Tensors that are read as parameters where they do not depend on data."""
+        return self.inputs[1:] if self.type in PARAMETERISED else ()
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that kept within the limits and whose tensors are each made once, before they are used.
+
+    Attributes:
+        source: how messages name the file.
+        model: its content, without the data of large initializers.
+        nodes: its operators.
+        opset: version of the ONNX operator set.
+        weights: dimensions of the initializers.
+        captured: tensors read in the bodies of If, Loop and Scan.
+    """
+
+    source: str
+    model: ModelProto
+    nodes: tuple[OnnxNode, ...]
+    opset: int
+    weights: dict[str, tuple[int, ...]]
+    captured: frozenset[str]
+
+    @property
+    def parameters(self) -> set[str]:
+        """Tensors that are read as parameters."""
+        return {name for node in self.nodes for name in node.parameters}
+
+    @property
+    def graph(self) -> GraphProto:
+        """The model's graph."""
+        return self.model.graph
+
+
+def read_file(path: Path) -> OnnxFile:
+    """Read and check an ONNX file; tensors kept in other files are not read.
+
+    Raises:
+        UserError: if the file cannot be read, is no ONNX model, exceeds a limit or is not a valid graph.
+    """
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give the path of an .onnx file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise UserError(
+                f"{path}: {size} bytes, at most {MAX_BYTES} are read; save the weights as external data (unused)"
+            )
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise UserError(f"{path}: cannot be read ({error}); check the path and its permissions") from None
+    return parse(content, str(path))
+
+
+def parse(content: bytes, source: str) -> OnnxFile:
+    """Check the content of an ONNX file.
+
+    Args:
+        content: the file's bytes.
+        source: how messages name the file.
+
+    Raises:
+        UserError: as ``read_file``.
+    """
+    try:
+        model = ModelProto.FromString(content)
+    except (DecodeError, UnicodeDecodeError):
+        raise UserError(f"{source}: not an ONNX model, or damaged; export it again") from None
+    if not model.graph.node:
+        raise UserError(f"{source}: holds no ONNX graph, or one without operators; export it again")
+    opset = _opset(model, source)
+    if model.functions:
+        raise UserError(f"{source}: has model-local functions; inline them first (onnx.inliner.inline_local_functions)")
+    captured: set[str] = set()
+    _check_size(model.graph, source, captured)
+    weights = _weights(model.graph, source)
+    nodes = tuple([OnnxNode.from_file(node, source) for node in model.graph.node])
+    _check_tensors(model.graph, nodes, set(weights), source)
+    if len(content) > MAX_KEPT:
+        _drop_data(model.graph)
+    return OnnxFile(source, model, nodes, opset, weights, frozenset(captured))
+
+
+def _opset(model: ModelProto, source: str) -> int:
+    versions = {int(entry.version) for entry in model.opset_import if entry.domain in ONNX_DOMAINS}
+    if len(versions) != 1 or (version := versions.pop()) not in OPSETS:
+        found = ", ".join(str(entry.version) for entry in model.opset_import if entry.domain in ONNX_DOMAINS) or "none"
+        raise UserError(
+            f"{source}: ONNX operator set {found}, this narbench reads {OPSETS[0]}-{OPSETS[-1]}; export it again or "
+            "convert it (onnx.version_converter)"
+        )
+    return version
+
+
+def _check_size(graph: GraphProto, source: str, captured: set[str]) -> None:
+    """Refuse too many operators or too deep bodies; collect what the bodies read."""
+    nodes = 0
+    level, depth = [graph], 0
+    while level:
+        nodes += sum(len(body.node) for body in level)
+        if nodes > MAX_NODES:
+            raise UserError(f"{source}: more than {MAX_NODES} operators; split the model")
+        if depth > MAX_DEPTH:
+            raise UserError(
+                f"{source}: bodies of If, Loop or Scan are nested more than {MAX_DEPTH} deep; simplify the model"
+            )
+        level, depth = [body for outer in level for body in _bodies(outer)], depth + 1
+        captured.update(name for body in level for node in body.node for name in node.input)
+        captured.update(value.name for body in level for value in body.output)
+
+
+def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
+
+
+def _weights(graph: GraphProto, source: str) -> dict[str, tuple[int, ...]]:
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    weights |= {sparse.values.name: tuple(sparse.dims) for sparse in graph.sparse_initializer}
+    if len(weights) != len(graph.initializer) + len(graph.sparse_initializer):
+        raise UserError(f"{source}: two initializers have the same name; export it again")
+    bad = next((name for name, dims in weights.items() if any(size < 0 for size in dims)), None)
+    if bad is not None:
+        raise UserError(f"{source}: initializer {bad!r} has a negative dimension; export it again")
+    return weights
+
+
+def _check_tensors(graph: GraphProto, nodes: Sequence[OnnxNode], made: set[str], source: str) -> None:
+    """Refuse a tensor made twice, or used before it is made (which is also what a cycle looks like)."""
+    inputs = [value.name for value in graph.input]
+    if len(set(inputs)) != len(inputs):
+        raise UserError(f"{source}: two graph inputs have the same name; export it again")
+    made |= {*inputs, ""}
+    for node in nodes:
+        for name in node.inputs:
+            if name not in made:
+                raise UserError(
+                    f"{source}: {node} reads {name!r}, which no input, initializer or earlier operator makes; "
+                    "the graph has a cycle, is not sorted, or lost its initializers"
+                )
+        for name in filter(None, node.outputs):
+            if name in made:
+                raise UserError(f"{source}: {node} makes {name!r}, which exists already; export it again")
+            made.add(name)
+    missing = next((value.name for value in graph.output if value.name not in made), None)
+    if missing is not None:
+        raise UserError(f"{source}: nothing makes the graph's output {missing!r}; export it again")
+
+
+def _drop_data(graph: GraphProto) -> None:
+    """Shape inference copies the model; without the weights that is cheap."""
+    constants = (attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute)
+    for tensor in (*graph.initializer, *constants):
+        if tensor.ByteSize() > MAX_KEPT:
+            for name in _DATA_FIELDS:
+                tensor.ClearField(name)

@@ -1,0 +1,140 @@
+"""The shape of every tensor of an ONNX graph, at a batch size of one's choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from onnx import GraphProto, ValueInfoProto, shape_inference
+
+from datasets.errors import UserError
+from datasets.onnx_file import OnnxFile, OnnxNode
+
+Shape = tuple[int, ...]
+
+MAX_ELEMENTS = 2**40
+"""Elements of the largest tensor that is believed."""
+
+_INFERENCE_ERRORS = (shape_inference.InferenceError, ValueError, IndexError, OverflowError, MemoryError, RuntimeError)
+"""What the C++ code of shape inference raises: contradictions, and the standard library's errors for absurd sizes."""
+
+MAX_BATCH = 2**20
+"""Largest batch size."""
+
+
+def set_batch(file: OnnxFile, batch: int | None) -> int:
+    """Overwrite dimension 0 of every data input, and remove the shapes that the file states for its old batch size.
+
+    Only shapes of operators outside ONNX stay (with the new batch size), because they cannot be inferred.
+
+    Args:
+        file: changed in place.
+        batch: batch size; None keeps that of the file.
+
+    Returns:
+        The batch size: dimension 0 of the first data input, 1 if there is none.
+
+    Raises:
+        UserError: for an impossible batch size, and for an input that is no tensor of known rank and fixed size.
+    """
+    if batch is not None and not 1 <= batch <= MAX_BATCH:
+        raise UserError(f"batch={batch}: must be 1-{MAX_BATCH}")
+    graph = file.graph
+    parameters = file.parameters
+    own = [value for value in graph.input if value.name not in file.weights]
+    data = [value for value in own if value.name not in parameters]
+    old = next((value.type.tensor_type.shape.dim[0].dim_value for value in data if _rank(value)), 1)
+    for value in data if batch else ():
+        _overwrite(value, batch or old)
+    for value in own:
+        _check_input(value, file.source)
+    foreign = {name for node in file.nodes if node.foreign for name in node.outputs}
+    kept = [value for value in graph.value_info if value.name in foreign]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for value in (*graph.value_info, *graph.output):
+        if value.name not in foreign:
+            value.type.tensor_type.ClearField("shape")
+        elif _rank(value) and value.type.tensor_type.shape.dim[0].dim_value == old:
+            _overwrite(value, batch or old)
+    return batch or old
+
+
+def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
+    """Shapes of every tensor that ONNX shape inference can tell, after ``set_batch``.
+
+    Values of shape arithmetic are followed only where the shapes are not known without.
+
+    Raises:
+        UserError: naming the file and the operator, if operators and shapes contradict each other or shapes are impossible.
+    """
+    wanted = [name for node in file.nodes for name in node.outputs if name]
+    shapes: dict[str, Shape] = {}
+    for follow_values in (False, True):
+        graph = _inferred(file, follow_values)
+        inputs = [value for value in graph.input if value.name not in file.weights]
+        shapes = _shapes((*inputs, *graph.value_info, *graph.output))
+        if all(name in shapes for name in wanted):
+            break
+    shapes |= file.weights
+    for name, shape in shapes.items():
+        if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0:
+            raise UserError(
+                f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs"
+            )
+    return shapes
+
+
+def shape_of(name: str, shapes: dict[str, Shape], node: OnnxNode | None, source: str) -> Shape:
+    """The shape of a tensor that ``node`` makes, if any does.
+
+    Raises:
+        UserError: if it is unknown, naming file and operator.
+    """
+    if name not in shapes:
+        maker = f", made by {node}," if node else ""
+        raise UserError(
+            f"{source}: the shape of {name!r}{maker} cannot be inferred; export the model with fixed sizes "
+            "and the values of its shape initializers (or simplify it with onnxsim)"
+        )
+    return shapes[name]
+
+
+def _rank(value: ValueInfoProto) -> int:
+    return len(value.type.tensor_type.shape.dim)
+
+
+def _overwrite(value: ValueInfoProto, batch: int) -> None:
+    if _rank(value):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+
+
+def _check_input(value: ValueInfoProto, source: str) -> None:
+    if not value.type.tensor_type.HasField("shape"):
+        raise UserError(f"{source}: input {value.name!r} is no tensor of known rank; export the model with input shapes")
+    for place, dim in enumerate(value.type.tensor_type.shape.dim):
+        if dim.dim_value < 1:
+            size = repr(dim.dim_param) if dim.dim_param else str(dim.dim_value)
+            remedy = "give a batch size" if place == 0 else "export the model with fixed sizes"
+            raise UserError(f"{source}: input {value.name!r} has size {size} in dimension {place}; {remedy}")
+
+
+def _inferred(file: OnnxFile, follow_values: bool) -> GraphProto:
+    try:
+        result = shape_inference.infer_shapes(file.model, strict_mode=True, data_prop=follow_values)
+    except _INFERENCE_ERRORS as error:
+        reason = " ".join(str(error).replace("[ShapeInferenceError]", "").split())
+        raise UserError(f"{file.source}: shapes contradict each other: {reason}; export the model again") from None
+    return result.graph
+
+
+def _shapes(values: Iterable[ValueInfoProto]) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for value in values:
+        kind = value.type.tensor_type
+        if kind.HasField("shape"):
+            dims = kind.shape.dim
+            shape = tuple([dim.dim_value for dim in dims])
+            if 0 not in shape or all(dim.HasField("dim_value") for dim in dims):  # 0 may stand for unknown
+                shapes[value.name] = shape
+    return shapes
