@@ -143,12 +143,13 @@ class Benchmark(LightningDataModule, ABC):
 
     def open_store(self) -> GraphStore:
         """The benchmark's store, converted from the official file on first use."""
-        root, cache = self.folders()
-        return prepare_store(self.config.name, root, cache, self.sources, checksum=self.config.checksum)
+        root, cache = Path(self.config.root).expanduser(), Path(self.config.cache).expanduser()
+        return prepare_store(self.store_name, root, cache, self.sources, checksum=self.config.checksum)
 
-    def folders(self) -> tuple[Path, Path]:
-        """Where the official files and the stores are."""
-        return Path(self.config.root).expanduser(), Path(self.config.cache).expanduser()
+    @property
+    def store_name(self) -> str:
+        """What the store is filed under; of a benchmark with several stores a name for each."""
+        return self.config.name
 
     def prepare_data(self) -> None:
         """Convert the official file once (Lightning calls this on one process only)."""

@@ -55,7 +55,8 @@ def show_result(result: Result) -> None:
     console.print(table)
     console.print(f"* selected by {mode} {metric} on val", highlight=False)
     if protocol["leaks"]:
-        console.print(f"{protocol['name']}: {protocol['leaks']}; rest is the part that does not leak", style="yellow")
+        clean = "; rest is the part that does not leak" if "rest" in splits else ""
+        console.print(f"{protocol['name']}: {protocol['leaks']}{clean}", style="yellow")
     console.print(f"results in {result.folder.path}", soft_wrap=True)
 
 
