@@ -13,7 +13,7 @@ from datasets.graph import DenseGraphs, GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.attention import Attention, FeedForward, SelfAttention
-from predictors.layers.codes import KINDS, SPACINGS, sinusoids
+from predictors.layers.codes import KINDS, SPACINGS, code_table
 from predictors.layers.relabel import AUGMENTATIONS
 from predictors.losses import mean_squared_error, pair_terms
 
@@ -158,7 +158,7 @@ class NARFormer(Predictor):
         widths = (*self.config.code_widths, self.config.dim)
         rows = ([*operations, END], [*nodes, END], [*nodes, SOURCE_OF_INPUT, END], [*nodes, float(MOST_NODES)])
         for name, values, width in zip(("operation", "position", "source", "depth"), rows, widths, strict=True):
-            table = sinusoids(values, width, self.config.codes, self.config.frequencies)
+            table = code_table(torch.tensor(values), width, self.config.codes, self.config.frequencies)
             self.register_buffer(f"{name}_codes", table, persistent=False)
 
     def tokenize(self, graphs: DenseGraphs) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.errors import UserError
+from datasets.errors import UserError, require_choice
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
+from predictors.layers.codes import SPACINGS, code_table
 from predictors.layers.dropout import dropout
 from predictors.layers.graph_attention import GROUPS, GraphAttention, GroupedFeedForward, Neighbours
 from predictors.layers.network_features import CodedNodes, CodedStatic
@@ -40,6 +40,7 @@ class NARFormer2Config(PredictorConfig):
         head: width of the head.
         ratio: hidden width of the feed-forward network over ``hidden``.
         dropout: everywhere.
+        frequencies: of the codes of cells: ``as_code`` (linear) or ``as_paper`` (powers of two).
         degree_gate: scale the channels by a function of the node's degree before attention.
         group_norm: normalise the groups of the feed-forward network's linear layers.
         shuffle: shuffle channels between those groups.
@@ -55,6 +56,7 @@ class NARFormer2Config(PredictorConfig):
     head: int
     ratio: int
     dropout: float
+    frequencies: str
     degree_gate: bool
     group_norm: bool
     shuffle: bool
@@ -146,10 +148,12 @@ class CellTokens(nn.Module):
     positions: Tensor
     width = 2 * CODE
 
-    def __init__(self, operations: int) -> None:
+    def __init__(self, operations: int, frequencies: str) -> None:
         super().__init__()
-        self.register_buffer("operations", code_table(operations), persistent=False)
-        self.register_buffer("positions", code_table(MOST_NODES), persistent=False)
+        values = torch.arange(max(operations, MOST_NODES)).float()
+        codes = code_table(values, CODE, "nerf", frequencies, torch.float64)
+        self.register_buffer("operations", codes[:operations], persistent=False)
+        self.register_buffer("positions", codes[:MOST_NODES], persistent=False)
 
     def forward(self, op: Tensor, position: Tensor) -> Tensor:
         """Code operations ``op`` (N,) at ``position`` (N,).
@@ -178,7 +182,7 @@ class NARFormer2(Predictor):
             self.nodes, self.static = CodedNodes(spec, SHAPE_FREQUENCIES), CodedStatic(1e9)
             self.network = Network(config, self.nodes.width, self.static.width)
         else:
-            self.tokens = CellTokens(len(spec.operations))
+            self.tokens = CellTokens(len(spec.operations), config.frequencies)
             self.network = Network(config, self.tokens.width, 0)
 
     def forward(self, batch: GraphBatch) -> Tensor:
@@ -212,18 +216,6 @@ class NARFormer2(Predictor):
         return torch.cat([batch.op, other.op[other.mask]]), batch.position.repeat(2), edges, ptr
 
 
-def code_table(rows: int) -> Tensor:
-    """Codes (rows, 64) of 0 .. rows - 1: sine and cosine of each of 32 frequencies in turn, float32.
-
-    The frequencies are so high that a code depends on how its argument is rounded: these are the official code's numbers
-    under NumPy 1, whose frequencies are rounded to float32 once (NAR-Former computes its own in float32: other codes).
-    """
-    frequencies = torch.linspace(1, 2.0 ** (CODE // 2 - 1), CODE // 2, dtype=torch.float64).float()
-    scalars = torch.arange(rows, dtype=torch.float32) * math.pi
-    angles = (scalars[:, None] * frequencies).double()
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1).float()
-
-
 def both_ways(edge_index: Tensor) -> Tensor:
     """Every edge and its reverse (2, 2E)."""
     return torch.cat([edge_index, edge_index.flip(0)], 1)
@@ -233,14 +225,14 @@ def check(config: NARFormer2Config, spec: TaskSpec) -> None:
     """Check what the types cannot.
 
     Raises:
-        UserError: for an unknown augmentation, a width that the groups do not divide, or loss terms whole networks lack.
+        UserError: for an unknown choice, a width that the groups do not divide, or loss terms whole networks lack.
     """
     if spec.whole_networks and (config.loss_ranking or config.loss_consistency):
         raise UserError(
             "narformer2 on whole networks has no ranking or consistency loss; set predictor.loss_ranking=0 "
             "and predictor.loss_consistency=0"
         )
-    if config.augmentation not in AUGMENTATIONS:
-        raise UserError(f"predictor.augmentation={config.augmentation}: choose {', '.join(AUGMENTATIONS)}")
+    require_choice("predictor.augmentation", config.augmentation, AUGMENTATIONS)
+    require_choice("predictor.frequencies", config.frequencies, SPACINGS)
     if config.hidden % GROUPS:
         raise UserError(f"predictor.hidden={config.hidden}: choose a multiple of {GROUPS}")

@@ -1,4 +1,4 @@
-"""NN-Former on cells (Xu et al., "NN-Former", CVPR 2025, arXiv 2507.00880)."""
+"""NN-Former (Xu et al., "NN-Former", CVPR 2025, arXiv 2507.00880)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from datasets.graph import DenseGraphs, GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.activations import ACTIVATIONS
 from predictors.layers.asma import MASKS, GraphFeedForward, MaskedAttention, head_masks
+from predictors.layers.network_features import CodedNodes, CodedStatic
 from predictors.layers.prune import prune
-from predictors.losses import mean_squared_error, pair_terms
+from predictors.layers.relations import RELATIONS
+from predictors.losses import mean_squared_error, pair_terms, relative_squared_error
+from predictors.nnformer_networks import Network
 
 CODES = 32
 """Length of the official one-hot codes of operations and of depths."""
 
-HEADS = 4
-"""One head for each relation: child, parent, sibling by parent, sibling by child."""
+SHAPE_FREQUENCIES = 10
+"""Frequencies of the code of an output dimension, of whole networks."""
+
+STATIC_SCALE = 1e7
+"""Divides parameters and memory, of whole networks."""
 
 
 @dataclass
@@ -33,12 +39,14 @@ class NNFormerConfig(PredictorConfig):
         ratio: hidden width of the feed-forward network over ``dim``.
         activation: of the feed-forward network: ``relu``, ``leaky_relu`` or ``gelu``.
         dropout: everywhere.
-        masks: sibling masks ``as_code`` or ``as_paper`` (see ``head_masks``).
+        masks: sibling masks ``as_code`` or ``as_paper`` (see ``head_masks``), the same without virtual tokens.
         prune: drop ``none`` nodes and what they cut off, as the official code does on NAS-Bench-201.
-        readout: ``cls`` token or ``mean`` over nodes.
-        class_token: add a learned token, which the ``cls`` readout needs.
-        depth_token: add a token that codes the number of nodes.
+        readout: ``cls`` token or ``mean`` over nodes; of whole networks ``sum`` over nodes.
+        class_token: add a learned token, which the ``cls`` readout needs; of cells only.
+        depth_token: add a token that codes the number of nodes; of cells only.
+        degree_gate: scale the channels by a function of the number of children before attention; of whole networks only.
         loss_mse: weight of the squared error.
+        loss_relative: weight of the relative squared error, instead.
         loss_ranking: weight of sequence ranking.
         loss_consistency: weight of the consistency of two dropout passes.
     """
@@ -53,7 +61,9 @@ class NNFormerConfig(PredictorConfig):
     readout: str
     class_token: bool
     depth_token: bool
+    degree_gate: bool
     loss_mse: float
+    loss_relative: float
     loss_ranking: float
     loss_consistency: float
 
@@ -64,7 +74,7 @@ class Block(nn.Module):
     def __init__(self, config: NNFormerConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.dim)
-        self.attention = MaskedAttention(config.dim, HEADS, config.dropout, bias=False)
+        self.attention = MaskedAttention(config.dim, RELATIONS, config.dropout, bias=False)
         self.feedforward_norm = nn.LayerNorm(config.dim)
         self.feedforward = GraphFeedForward(config.dim, config.ratio, config.activation, config.dropout, bias=False)
 
@@ -75,16 +85,13 @@ class Block(nn.Module):
         return updated
 
 
-class NNFormer(Predictor):
-    """NN-Former: one-hot tokens, four-relation attention and graph feed-forward blocks, linear head + 0.5."""
+class CellNetwork(nn.Module):
+    """One-hot tokens, four-relation attention and graph feed-forward blocks on padded cells, linear head + 0.5."""
 
-    Config = NNFormerConfig
-    config: NNFormerConfig
-    node_order_matters: ClassVar[bool] = False
-
-    def __init__(self, config: NNFormerConfig, spec: TaskSpec) -> None:
-        super().__init__(config, spec)
-        check(config)
+    def __init__(self, config: NNFormerConfig, operations: tuple[str, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.operations = operations
         self.frames = config.class_token + config.depth_token
         self.operation = nn.Embedding(CODES, config.dim)
         if config.class_token:
@@ -106,14 +113,10 @@ class NNFormer(Predictor):
 
     def graphs(self, batch: GraphBatch) -> DenseGraphs:
         """The padded graphs the network sees, pruned if the recipe says so."""
-        names = self.spec.operations
+        names = self.operations
         if not (self.config.prune and "none" in names):
             return batch.dense
         return prune(batch.dense, names.index("none"), (names.index("input"), names.index("output")))
-
-    def token_counts(self, batch: GraphBatch) -> Tensor:
-        """Nodes of each graph after pruning (B,)."""
-        return self.graphs(batch).count
 
     def tokenize(self, graphs: DenseGraphs) -> Tensor:
         """The class and depth tokens (those configured) and the node tokens (B, frames + n, d), normalised.
@@ -149,29 +152,96 @@ class NNFormer(Predictor):
         prediction: Tensor = self.head(pooled).squeeze(1) + 0.5
         return prediction
 
+    def forward(self, batch: GraphBatch, passes: int) -> Tensor:
+        """Predictions (passes B,) of so many passes, each with dropout of its own."""
+        graphs = self.graphs(batch)
+        return self.encode(self.tokenize(graphs).repeat(passes, 1, 1), graphs)
+
+
+class NNFormer(Predictor):
+    """NN-Former on cells or on whole networks: attention to children, parents and both kinds of siblings."""
+
+    Config = NNFormerConfig
+    config: NNFormerConfig
+    whole_networks: ClassVar[bool] = True
+
+    def __init__(self, config: NNFormerConfig, spec: TaskSpec) -> None:
+        super().__init__(config, spec)
+        check(config, spec)
+        if spec.whole_networks:
+            self.nodes, self.static = CodedNodes(spec, SHAPE_FREQUENCIES), CodedStatic(STATIC_SCALE)
+            self.network: Network | CellNetwork = Network(
+                self.nodes.width,
+                self.static.width,
+                dim=config.dim,
+                head=config.dim,
+                depth=config.depth,
+                ratio=config.ratio,
+                activation=config.activation,
+                dropout=config.dropout,
+                degree_gate=config.degree_gate,
+            )
+        else:
+            self.network = CellNetwork(config, spec.operations)
+
+    def token_counts(self, batch: GraphBatch) -> Tensor:
+        """Nodes of each graph (B,), of cells after pruning."""
+        return self.network.graphs(batch).count if isinstance(self.network, CellNetwork) else batch.count
+
     def forward(self, batch: GraphBatch) -> Tensor:
         """Predictions (B,)."""
-        graphs = self.graphs(batch)
-        return self.encode(self.tokenize(graphs), graphs)
+        return self._predict(batch, 1)
+
+    def _predict(self, batch: GraphBatch, passes: int) -> Tensor:
+        if isinstance(self.network, CellNetwork):
+            prediction: Tensor = self.network(batch, passes)
+        else:
+            prediction = self.network(
+                self.nodes(batch), batch.edge_index, batch.ptr, self.static(batch.static), passes=passes
+            )
+        return prediction
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
-        """Squared error and ranking over two dropout passes, and their consistency (spec of the official ``NARLoss``)."""
-        graphs = self.graphs(batch)
-        prediction = self.encode(self.tokenize(graphs).repeat(2, 1, 1), graphs)
+        """Error and ranking over two dropout passes, and their consistency (spec of the official ``NARLoss``)."""
         error = ("mse", self.config.loss_mse, mean_squared_error)
-        return pair_terms(prediction, batch.target, error, self.config.loss_ranking, self.config.loss_consistency)
+        if self.config.loss_relative:
+            error = ("relative_mse", self.config.loss_relative, relative_squared_error)
+        ranking, consistency = self.config.loss_ranking, self.config.loss_consistency
+        return pair_terms(self._predict(batch, 2), batch.target, error, ranking, consistency)
 
 
-def check(config: NNFormerConfig) -> None:
+def check(config: NNFormerConfig, spec: TaskSpec) -> None:
     """Check what the types cannot.
 
     Raises:
-        UserError: for an unknown choice, or settings that do not fit together.
+        UserError: for an unknown choice, or settings that do not fit together or the graphs.
     """
     require_choice("predictor.masks", config.masks, MASKS)
     require_choice("predictor.activation", config.activation, ACTIVATIONS)
+    if config.dim % RELATIONS:
+        raise UserError(f"predictor.dim={config.dim}: choose a multiple of its {RELATIONS} heads")
+    if bool(config.loss_mse) == bool(config.loss_relative):
+        raise UserError(
+            f"predictor.loss_mse={config.loss_mse} and predictor.loss_relative={config.loss_relative}: "
+            "give one of them a weight and set the other to 0"
+        )
+    if spec.whole_networks:
+        _check_networks(config)
+    else:
+        _check_cells(config)
+
+
+def _check_networks(config: NNFormerConfig) -> None:
+    if config.readout != "sum" or config.class_token or config.depth_token:
+        raise UserError(
+            "nnformer on whole networks adds up the nodes and has no virtual tokens; set predictor.readout=sum, "
+            "predictor.class_token=false and predictor.depth_token=false, or take networks=nnformer"
+        )
+
+
+def _check_cells(config: NNFormerConfig) -> None:
     require_choice("predictor.readout", config.readout, ("cls", "mean"))
     if config.readout == "cls" and not config.class_token:
         raise UserError("predictor.readout=cls reads the class token; set predictor.class_token=true or readout=mean")
-    if config.dim % HEADS:
-        raise UserError(f"predictor.dim={config.dim}: choose a multiple of its {HEADS} heads")
+    if config.degree_gate:
+        raise UserError("predictor.degree_gate=true: of whole networks only; set predictor.degree_gate=false")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.graph import TaskSpec
-from predictors.layers.codes import frequencies, sinusoids
+from predictors.layers.codes import code_table, nerf_frequencies
 from predictors.layers.relabel import swap_last
 from predictors.losses import architecture_consistency, mean_squared_error, sequence_ranking
 from predictors.narformer import NARFormer, NARFormerConfig
@@ -271,16 +271,16 @@ def test_code_tables(golden_folder):
         found = re.fullmatch(r"v1/(nerf|trans)_(depth_)?F\d+", name)
         if found:
             ids = tables["v1/depth_ids" if found[2] else "v1/ids"]
-            codes = sinusoids(ids.tolist(), expected.shape[1], found[1])
+            codes = code_table(ids.float(), expected.shape[1], found[1], "as_code")
             torch.testing.assert_close(codes, expected, atol=1e-6, rtol=0)
             compared += 1
     assert compared
     spacing = tables["v1/freq_nerf_F32"]
-    assert torch.equal(frequencies(32, "nerf", "as_code"), spacing)
+    assert torch.equal(nerf_frequencies(32, "as_code"), spacing)
 
 
 def test_frequencies_as_in_the_paper():
-    assert frequencies(5, "nerf", "as_paper").tolist() == [1, 2, 4, 8, 16]
+    assert nerf_frequencies(5, "as_paper").tolist() == [1, 2, 4, 8, 16]
     angles = torch.tensor([0.25, 0.5]).double() * torch.pi
     expected = torch.stack([angles.sin(), angles.cos()], 1).flatten().float()
-    torch.testing.assert_close(sinusoids([0.25], 4, "nerf", "as_paper")[0], expected, atol=1e-7, rtol=0)
+    torch.testing.assert_close(code_table(torch.tensor([0.25]), 4, "nerf", "as_paper")[0], expected, atol=1e-7, rtol=0)

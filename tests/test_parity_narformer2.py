@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from datasets.errors import UserError
 from datasets.graph import TaskSpec
-from predictors.layers import graph_attention
+from predictors.layers import pairs
 from predictors.layers.graph_attention import Neighbours
 from predictors.losses import architecture_consistency, relative_squared_error, sequence_ranking
-from predictors.narformer2 import NARFormer2, NARFormer2Config, Network, code_table
+from predictors.narformer2 import CellTokens, NARFormer2, NARFormer2Config, Network
 from tests.graphs import cell_spec, cells, network_spec, random_cells
 
 GROUP = "v2"
@@ -71,6 +71,7 @@ def configuration(facts, **changes):
         "head": facts["fc_hidden"],
         "ratio": facts["ffn_ratio"],
         "dropout": 0.0,
+        "frequencies": "as_code",
         "degree_gate": facts["use_degree"],
         "group_norm": facts["glt_norm"] == "LN",
         "shuffle": facts["feat_shuffle"],
@@ -124,7 +125,7 @@ def keys(case):
 @pytest.fixture(params=["padded", "edges"])
 def layout(request, monkeypatch):
     """Both layouts of the neighbourhoods, whatever the size of the graphs."""
-    monkeypatch.setattr(graph_attention, "DENSE_NODES", 1000 if request.param == "padded" else 0)
+    monkeypatch.setattr(pairs, "DENSE_NODES", 1000 if request.param == "padded" else 0)
 
 
 def test_parameter_count(case):
@@ -278,7 +279,7 @@ def test_codes(golden_folder):
     from safetensors.torch import load_file
 
     stored = load_file(golden_folder / "encodings" / "encodings.safetensors")
-    table = code_table(int(stored["v2/ids"].max()) + 1)[stored["v2/ids"]]
+    table = CellTokens(40, "as_code").operations[stored["v2/ids"]]
     torch.testing.assert_close(table, stored["v2_numpy1/nerf_F32"], atol=1e-6, rtol=0)
 
 
@@ -333,7 +334,7 @@ def test_loss_terms_are_weighted():
 
 
 def test_mistakes():
-    with pytest.raises(UserError, match=r"predictor\.augmentation=swap: choose paper, uniform, none"):
+    with pytest.raises(UserError, match=r"predictor\.augmentation=swap: unknown; choose one of paper, uniform, none"):
         NARFormer2(small(augmentation="swap"), cell_spec())
     with pytest.raises(UserError, match=r"predictor\.hidden=20: choose a multiple of 8"):
         NARFormer2(small(hidden=20), cell_spec())
@@ -350,7 +351,7 @@ def test_gradients_of_both_layouts_agree(monkeypatch):
     h, x = (torch.rand(len(batch.op), 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
     def attend(h, x, limit):
-        monkeypatch.setattr(graph_attention, "DENSE_NODES", limit)
+        monkeypatch.setattr(pairs, "DENSE_NODES", limit)
         return Neighbours(edges, batch.ptr, x).attend(h, x)
 
     assert torch.autograd.gradcheck(lambda h, x: attend(h, x, 0), (h, x))

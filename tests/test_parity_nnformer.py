@@ -42,9 +42,8 @@ def ours(official, value):
     raise KeyError(official)
 
 
-def build(case, mode="as_code", prune=False):
-    facts = case.facts["config"]
-    config = NNFormerConfig(
+def configuration(facts):
+    return NNFormerConfig(
         target="",
         name="nnformer",
         dim=facts["dim"],
@@ -52,18 +51,24 @@ def build(case, mode="as_code", prune=False):
         ratio=int(facts["mlp_ratio"]),
         activation=facts["act_layer"],
         dropout=0.0,
-        masks=mode,
-        prune=prune,
+        masks="as_code",
+        prune=False,
         readout="mean" if facts["avg_tokens"] else "cls",
         class_token=facts["class_token"],
         depth_token=facts["depth_embed"],
+        degree_gate=False,
         loss_mse=1.0,
+        loss_relative=0.0,
         loss_ranking=0.2,
         loss_consistency=1.0,
     )
-    model = NNFormer(config, SPECS["nb201"])
+
+
+def build(case):
+    """The predictor, with the case's weights."""
+    model = NNFormer(configuration(case.facts["config"]), SPECS["nb201"])
     weights = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
-    model.load_state_dict(dict(ours(name, value) for name, value in weights.items()))
+    model.network.load_state_dict(dict(ours(name, value) for name, value in weights.items()))
     return model
 
 
@@ -104,7 +109,7 @@ def test_block_activations(case):
         seen = {}
         hooks = [
             block.register_forward_hook(lambda _m, _i, out, n=n, seen=seen: seen.__setitem__(n, out))
-            for n, block in enumerate(model.blocks)
+            for n, block in enumerate(model.network.blocks)
         ]
         with torch.no_grad():
             model(golden.cells(batch["ops"], batch["adj"]))
@@ -126,11 +131,11 @@ def test_training_step(case):
     """Loss and the gradient of every parameter for the stored batch, targets and permutation."""
     if "step" not in case.tensors:
         pytest.skip("this case stores no training step")
-    model, step, facts = build(case).train(), case.tensors["step"], case.facts["step"]
+    network, step, facts = build(case).network.train(), case.tensors["step"], case.facts["step"]
     half = len(facts["cell_index"]) // 2
     graphs = golden.dense(step["code"].argmax(-1)[:half], step["code_adj"][:half])
-    tokens = model.tokenize(graphs).repeat(2, 1, 1)
-    prediction = model.encode(tokens, graphs)
+    tokens = network.tokenize(graphs).repeat(2, 1, 1)
+    prediction = network.encode(tokens, graphs)
     torch.testing.assert_close(prediction, step["out"].view(-1), atol=1e-5, rtol=1e-5)
     target, permutation = step["target"].view(-1), torch.tensor(facts["perm"])
     loss = (
@@ -140,7 +145,7 @@ def test_training_step(case):
     )
     assert loss.item() == pytest.approx(facts["loss"], abs=1e-5, rel=1e-5)
     loss.backward()
-    gradients = dict(model.named_parameters())
+    gradients = dict(network.named_parameters())
     for official, value in step.items():
         if official.startswith("grad/"):
             name, expected = ours(official.removeprefix("grad/"), value)

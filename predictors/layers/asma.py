@@ -81,8 +81,8 @@ class MaskedAttention(nn.Module):
         return dropout(self.proj(mixed), self.dropout, self.training)
 
 
-class GraphFeedForward(nn.Module):
-    """Bidirectional graph-isomorphism feed-forward network (BGIFFN): (B, L, d) -> (B, L, d).
+class FeedForward(nn.Module):
+    """Bidirectional graph-isomorphism feed-forward network (BGIFFN), whatever the layout of the graphs.
 
     ``fc2(f(fc1(x) + [A g1, A^T g2]))`` with ``[g1, g2] = gcn(x)``; tokens without neighbours get ``fc2(f(fc1(x)))``.
 
@@ -102,6 +102,15 @@ class GraphFeedForward(nn.Module):
         self.gcn = nn.Linear(dim, ratio * dim, bias=bias)
         self.fc2 = nn.Linear(ratio * dim, dim, bias=bias)
 
+    def finish(self, hidden: Tensor) -> Tensor:
+        """The result from ``fc1(x) + [A g1, A^T g2]`` (..., ratio d)."""
+        hidden = dropout(self.activation(hidden), self.dropout, self.training)
+        return dropout(self.fc2(hidden), self.dropout, self.training)
+
+
+class GraphFeedForward(FeedForward):
+    """``FeedForward`` on padded graphs: (B, L, d) -> (B, L, d)."""
+
     def forward(self, x: Tensor, adjacency: Tensor, frames: int) -> Tensor:
         """Apply to ``x`` (B, frames + n, d), of whose tokens the last n are the nodes of ``adjacency`` (B, n, n) float.
 
@@ -112,5 +121,4 @@ class GraphFeedForward(nn.Module):
             down, up = self.gcn(x[:, frames:]).chunk(2, -1)
             graph = torch.cat([adjacency @ down, adjacency.mT @ up], -1)
             hidden = hidden + F.pad(graph, (0, 0, frames, 0)) if frames else hidden + graph
-        hidden = dropout(self.activation(hidden), self.dropout, self.training)
-        return dropout(self.fc2(hidden), self.dropout, self.training)
+        return self.finish(hidden)

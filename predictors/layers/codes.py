@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,33 +11,42 @@ KINDS = ("nerf", "trans")
 SPACINGS = ("as_code", "as_paper")
 
 
-def frequencies(count: int, kind: str, spacing: str) -> Tensor:
-    """Angular frequencies over pi (``nerf``) or angular frequencies (``trans``), (count,) float32.
+def nerf_frequencies(count: int, spacing: str, computed_in: torch.dtype = torch.float32) -> Tensor:
+    """Angular frequencies (count,) over pi, float32: ``as_paper`` 1, 2, 4 ..., ``as_code`` linear from 1 to 2^(count - 1).
 
-    ``nerf`` spaces them linearly from 1 to 2^(count - 1) (``as_code``, what NAR-Former's code does) or takes the powers of
-    two in that range (``as_paper``); ``trans`` has 10000^(-j / count) either way.
+    Both NAR-Formers space them linearly. These frequencies are so high that a code depends on their last bit: NAR-Former
+    computes them in float32, NAR-Former V2 (under NumPy 1) in float64 and rounds them then.
     """
-    if kind == "trans":
-        return torch.tensor([10000.0 ** (-j / count) for j in range(count)])
     if spacing == "as_paper":
         return torch.tensor([2.0**j for j in range(count)])
-    return torch.linspace(1, 2.0 ** (count - 1), count)
+    return torch.linspace(1, 2.0 ** (count - 1), count, dtype=computed_in).float()
 
 
-def sinusoids(values: Sequence[float], width: int, kind: str, spacing: str = "as_code") -> Tensor:
-    """Codes (len(values), width) float32: sine and cosine of each frequency in turn.
+def transformer_frequencies(count: int) -> Tensor:
+    """Angular frequencies 10000^(-j / count) (count,) float32."""
+    return torch.tensor([10000.0 ** (-j / count) for j in range(count)])
 
-    The arguments are rounded to float32 after each multiplication, because NAR-Former's high frequencies make a code depend
-    on that rounding; sine and cosine are then taken in float64, so that codes are the same on every machine.
+
+def sinusoids(values: Tensor, frequencies: Tensor) -> Tensor:
+    """Sine and cosine (..., F, 2) of ``values`` (...) times each of ``frequencies`` (F,), in the type of ``values``.
+
+    The products are rounded to that type, as the official code's are; sine and cosine are then taken in float64, so that
+    codes are the same on every machine.
+    """
+    angles = (values[..., None] * frequencies).double()
+    return torch.stack([angles.sin(), angles.cos()], -1).to(values.dtype)
+
+
+def code_table(values: Tensor, width: int, kind: str, spacing: str, computed_in: torch.dtype = torch.float32) -> Tensor:
+    """Codes (rows, width) of ``values`` (rows,).
 
     Args:
-        values: the scalars.
+        values: the scalars, float32.
         width: even length of a code, twice the number of frequencies.
         kind: ``nerf`` or ``trans``.
         spacing: of the frequencies of ``nerf``: ``as_code`` or ``as_paper``.
+        computed_in: type in which the frequencies of ``nerf`` are computed.
     """
-    scalars = torch.tensor(values, dtype=torch.float32)[:, None]
-    if kind == "nerf":
-        scalars = scalars * math.pi
-    angles = (scalars * frequencies(width // 2, kind, spacing)).double()
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1).float()
+    if kind == "trans":
+        return sinusoids(values, transformer_frequencies(width // 2)).flatten(1)
+    return sinusoids(values * math.pi, nerf_frequencies(width // 2, spacing, computed_in)).flatten(1)

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.layers.dropout import dropout
+from predictors.layers.pairs import lay_out
 
 GROUPS = 8
 """Groups of the feed-forward network's linear layers."""
-
-DENSE_NODES = 32
-"""Largest graph for which padded matrix products are faster than sums over edges."""
 
 LAYER_SCALE = 1e-4
 """Initial weight of every channel of the feed-forward branch."""
@@ -20,9 +18,6 @@ LAYER_SCALE = 1e-4
 
 class Neighbours:
     """Who is linked with whom in a ragged batch, laid out once for all layers.
-
-    Graphs of at most ``DENSE_NODES`` nodes are padded and multiplied as matrices, larger ones are summed over their edges,
-    at a cost proportional to these.
 
     Args:
         edge_index: (2, E), both directions of every edge once, numbered over the whole batch.
@@ -34,43 +29,17 @@ class Neighbours:
     """
 
     def __init__(self, edge_index: Tensor, ptr: Tensor, like: Tensor) -> None:
-        self.source, self.target = edge_index
-        nodes, count = like.shape[0], ptr.diff()
-        self.degree = torch.bincount(self.target, minlength=nodes).to(like.dtype)
-        self.size = int(count.max()) if len(count) else 0
-        self.dense = self.size <= DENSE_NODES
-        if self.dense:
-            graph = torch.repeat_interleave(count, output_size=nodes)
-            place = torch.arange(nodes, device=ptr.device) - ptr[graph]
-            self.slot = graph * self.size + place
-            self.adjacency = like.new_zeros(len(count) * self.size, self.size)
-            self.adjacency[self.slot[self.target], place[self.source]] = 1
-            self.adjacency = self.adjacency.view(-1, self.size, self.size)
+        source, target = edge_index
+        self.degree = torch.bincount(target, minlength=len(like)).to(like.dtype)
+        self.pairs = lay_out(torch.stack([target, source]), torch.zeros_like(source), 1, ptr, len(like))
 
     def attend(self, h: Tensor, x: Tensor) -> Tensor:
         """Average ``x`` (N, d) over the neighbours, weighted by the scaled products of ``h`` (N, d): (N, d).
 
         Nodes without neighbours get 0.
         """
-        h = h * h.shape[1] ** -0.25
-        return self._attend_dense(h, x) if self.dense else self._attend_sparse(h, x)
-
-    def _attend_dense(self, h: Tensor, x: Tensor) -> Tensor:
-        h = self._pad(h)
-        scores = torch.bmm(h, h.mT) * self.adjacency
-        weights = scores / (scores.sum(2, keepdim=True) + 1e-6)
-        return torch.bmm(weights, self._pad(x)).flatten(0, 1)[self.slot]
-
-    def _pad(self, x: Tensor) -> Tensor:
-        padded = x.new_zeros(self.adjacency.shape[0] * self.size, x.shape[1]).index_copy(0, self.slot, x)
-        return padded.view(-1, self.size, x.shape[1])
-
-    def _attend_sparse(self, h: Tensor, x: Tensor) -> Tensor:
-        scores = (h[self.source] * h[self.target]).sum(1)
-        total = scores.new_zeros(len(x)).index_add(0, self.target, scores)
-        weights = scores / (total[self.target] + 1e-6)
-        messages = weights[:, None] * x[self.source]
-        return messages.new_zeros(x.shape).index_add(0, self.target, messages)
+        h = h[:, None] * h.shape[1] ** -0.25
+        return self.pairs.mix(self.pairs.share(self.pairs.dot(h, h)), x[:, None])[:, 0]
 
 
 class GraphAttention(nn.Module):

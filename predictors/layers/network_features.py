@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from datasets.errors import UserError
 from datasets.graph import ATTRIBUTE_SLOTS, SHAPE_DIMENSIONS, GraphBatch, TaskSpec
-from predictors.layers.codes import frequencies
+from predictors.layers.codes import sinusoids, transformer_frequencies
 
 ONE_HOT = 32
 """Length of NNLQP's one-hot codes, the last four unused."""
@@ -115,8 +115,8 @@ class CodedNodes(NetworkNodes):
         self.width = ONE_HOT + ATTRIBUTE_SLOTS * STATIC_CODE + SHAPE_DIMENSIONS * 2 * shape_frequencies
         permutes = torch.tensor([set(spec.attributes.get(name, ())) == {"perm"} for name in spec.operations])
         self.register_buffer("permutation", permutes, persistent=False)
-        self.register_buffer("attribute_frequencies", frequencies(STATIC_CODE // 2, "trans", ""), persistent=False)
-        self.register_buffer("shape_frequencies", frequencies(shape_frequencies, "trans", ""), persistent=False)
+        self.register_buffer("attribute_frequencies", transformer_frequencies(STATIC_CODE // 2), persistent=False)
+        self.register_buffer("shape_frequencies", transformer_frequencies(shape_frequencies), persistent=False)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Nodes (N, width)."""
@@ -141,7 +141,7 @@ class CodedStatic(nn.Module):
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        self.register_buffer("frequencies", frequencies(STATIC_CODE // 2, "trans", ""), persistent=False)
+        self.register_buffer("frequencies", transformer_frequencies(STATIC_CODE // 2), persistent=False)
 
     def forward(self, static: Mapping[str, Tensor]) -> Tensor:
         """Codes of the per-graph features by name, each (B,)."""
@@ -161,12 +161,3 @@ def slot_table(spec: TaskSpec, values: Mapping[str, float], unused: float = 0.0)
         slots = [values[attribute] for attribute in spec.attributes.get(name, ())]
         rows.append([*slots, *[unused] * (ATTRIBUTE_SLOTS - len(slots))])
     return torch.tensor(rows)
-
-
-def sinusoids(values: Tensor, angular: Tensor) -> Tensor:
-    """Sine and cosine (..., F, 2) of ``values`` (...) times each of the angular frequencies (F,).
-
-    The products are rounded to float32, as the official code's are.
-    """
-    angles = (values[..., None] * angular).double()
-    return torch.stack([angles.sin(), angles.cos()], -1).to(values.dtype)

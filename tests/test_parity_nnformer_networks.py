@@ -1,0 +1,268 @@
+"""NN-Former on whole networks against the official code's numbers, in both layouts of its pairs."""
+
+import json
+import re
+
+import golden
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from datasets.errors import UserError
+from harness import registry
+from harness.config import compose, typed
+from predictors.layers import pairs
+from predictors.losses import pair_terms, relative_squared_error
+from predictors.nnformer import NNFormer, NNFormerConfig
+from predictors.nnformer_networks import Network
+from tests.graphs import cell_spec, network_spec, random_cells
+
+GROUP = "nnformer_lat"
+
+NAMES = (
+    (r"embedding\.(.*)", r"embedding.\1"),
+    (r"gnn_layers\.(\d+)\.norm\.(.*)", r"blocks.\1.attention_norm.\2"),
+    (r"gnn_layers\.(\d+)\.attn\.lin_d\.(.*)", r"blocks.\1.attention.degree.\2"),
+    (r"gnn_layers\.(\d+)\.attn\.(qkv|proj)\.(.*)", r"blocks.\1.attention.\2.\3"),
+    (r"gnn_layers\.(\d+)\.layer_scale\.scale", r"blocks.\1.attention_scale"),
+    (r"FFN_layers\.(\d+)\.norm\.(.*)", r"blocks.\1.feedforward_norm.\2"),
+    (r"FFN_layers\.(\d+)\.mlp\.(.*)", r"blocks.\1.feedforward.\2"),
+    (r"FFN_layers\.(\d+)\.layer_scale\.scale", r"blocks.\1.feedforward_scale"),
+    (r"pre_reduction\.norm\.(.*)", r"reduction.norm.\1"),
+    (r"pre_reduction\.mlp\.0\.(.*)", r"reduction.hidden.\1"),
+    (r"pre_reduction\.mlp\.3\.(.*)", r"reduction.output.\1"),
+    (r"norm_sf_linear\.(.*)", r"static.linear.\1"),
+    (r"predictor\.0\.(.*)", r"hidden.\1"),
+    (r"predictor\.3\.(.*)", r"output.\1"),
+)
+
+MODULES = (
+    (r"embedding", "embedding"),
+    (r"gnn_layers\.(\d+)\.norm", r"blocks.\1.attention_norm"),
+    (r"gnn_layers\.(\d+)\.attn", r"blocks.\1.attention"),
+    (r"gnn_layers\.(\d+)\.attn\.(qkv|proj|lin_d)", r"blocks.\1.attention.\2"),
+    (r"FFN_layers\.(\d+)", r"blocks.\1"),
+    (r"FFN_layers\.(\d+)\.norm", r"blocks.\1.feedforward_norm"),
+    (r"FFN_layers\.(\d+)\.mlp", r"blocks.\1.feedforward"),
+    (r"FFN_layers\.(\d+)\.mlp\.(fc1|gcn|fc2)", r"blocks.\1.feedforward.\2"),
+    (r"pre_reduction\.norm", "reduction.norm"),
+    (r"pre_reduction\.mlp\.0", "reduction.hidden"),
+    (r"norm_sf_linear", "static.linear"),
+    (r"predictor\.0", "hidden"),
+    (r"predictor\.3", "output"),
+)
+"""Modules whose outputs are stored: once a graph in the layers, once a batch after them."""
+
+PER_BATCH = ("static.linear", "hidden", "output")
+
+
+def rename(official, table):
+    for pattern, name in table:
+        if re.fullmatch(pattern, official):
+            return re.sub(pattern, name, official).replace("lin_d", "degree")
+    return None
+
+
+@pytest.fixture(scope="module")
+def weights(case):
+    """The case's weights under our names."""
+    stored = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
+    return {rename(name, NAMES): value for name, value in stored.items()}
+
+
+def build(case, weights):
+    """The network alone, with the case's weights."""
+    facts = case.facts["config"]
+    network = Network(
+        facts["num_node_features"],
+        40,
+        dim=facts["gnn_hidden"],
+        head=facts["fc_hidden"],
+        depth=facts["n_attned_gnn"],
+        ratio=facts["ffn_ratio"],
+        activation="relu",
+        dropout=0.0,
+        degree_gate=facts["use_degree"],
+    )
+    network.load_state_dict(weights)
+    return network
+
+
+def inputs(case, key):
+    io = case.tensors["io"]
+    sizes = io[f"{key}/n_nodes"]
+    ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    return io[f"{key}/x"], io[f"{key}/edge_index_batched"], ptr, io[f"{key}/static"]
+
+
+def keys(case):
+    return [batch["key"] for batch in case.facts["batches"]]
+
+
+@pytest.fixture(params=["padded", "listed"])
+def layout(request, monkeypatch):
+    """Both layouts of the pairs, whatever the size of the graphs."""
+    monkeypatch.setattr(pairs, "DENSE_NODES", 1000 if request.param == "padded" else 0)
+
+
+def test_parameter_count(case, weights):
+    assert sum(p.numel() for p in build(case, weights).parameters()) == case.facts["n_params"]
+
+
+@torch.no_grad()
+def test_outputs(case, weights, layout):
+    network = build(case, weights).eval()
+    for key in keys(case):
+        expected = case.tensors["io"][f"{key}/out_f64"].float().view(-1)
+        torch.testing.assert_close(network(*inputs(case, key)), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network(*inputs(case, key), passes=3), expected.repeat(3), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_double_precision(case, weights, layout):
+    network = build(case, weights).eval().double()
+    for key in keys(case):
+        wide = [part.double() if part.is_floating_point() else part for part in inputs(case, key)]
+        expected = case.tensors["io"][f"{key}/out_f64"].view(-1)
+        torch.testing.assert_close(network(*wide), expected, atol=1e-11, rtol=1e-11)
+
+
+@torch.no_grad()
+def test_predictor_from_stored_columns(case, weights, golden_folder):
+    """Operations, attributes, output shapes and raw per-graph features through the predictor's own coding."""
+    model = NNFormer(configuration(), network_spec()).eval()
+    model.network = build(case, weights).eval()
+    stored = next(batch for batch in case.facts["batches"] if batch["key"] == "onnx")
+    prediction = model(golden.extracted(golden_folder, stored["graphs"]))
+    torch.testing.assert_close(prediction, torch.tensor(stored["out"]).view(-1), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_activations(case, weights, layout):
+    """Every stored output of ``MODULES``: the rows of graph c in call c of a layer, the whole batch elsewhere."""
+    network, acts, seen = build(case, weights).eval(), case.tensors["acts"], {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
+    compared = set()
+    for key in keys(case):
+        arguments = inputs(case, key)
+        network(*arguments)
+        ptr = arguments[2].tolist()
+        for stored, expected in acts.items():
+            module, call = stored.removeprefix(f"{key}/").split("#")
+            name = rename(module, MODULES)
+            if stored.startswith(f"{key}/") and name:
+                actual = seen[name]
+                if name not in PER_BATCH:
+                    actual = actual[ptr[int(call)] : ptr[int(call) + 1]]
+                torch.testing.assert_close(actual.reshape(expected.shape), expected, atol=2e-5, rtol=1e-5)
+                compared.add(name)
+    assert compared
+    if "params" in case.tensors:
+        assert {
+            rename(m, MODULES) for m in ("gnn_layers.0.attn", "FFN_layers.0.mlp", "FFN_layers.1", "norm_sf_linear")
+        } <= compared
+
+
+def test_training_step(case, weights, layout):
+    """Loss and the gradient of every parameter over two passes, which are equal without dropout."""
+    if "step" not in case.tensors:
+        pytest.skip("this case stores no training step")
+    step = case.tensors["step"]
+    for key in keys(case):
+        network = build(case, weights).train()
+        prediction = network(*inputs(case, key), passes=2)
+        torch.testing.assert_close(prediction, step[f"{key}/out"].view(-1).repeat(2), atol=1e-5, rtol=1e-5)
+        loss = official_loss(prediction, step[f"{key}/target"].view(-1))
+        assert loss.item() == pytest.approx(step[f"{key}/loss"].item(), abs=1e-6, rel=1e-5)
+        loss.backward()
+        gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+        stored = {rename(n.removeprefix(f"{key}/grad/"), NAMES): v for n, v in step.items() if n.startswith(f"{key}/grad/")}
+        assert stored.keys() == gradients.keys()
+        for name, expected in stored.items():
+            limit = 1e-5 * float(expected.abs().max()) + 1e-7
+            assert (gradients[name] - expected).abs().max() <= limit, name
+        norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
+        assert norm == pytest.approx(case.facts["step"][key]["global_grad_norm"], rel=1e-4)
+
+
+def test_losses(golden_folder):
+    case = golden.read(golden_folder, GROUP, "losses")
+    io, terms = case.tensors["io"], case.facts["terms"]
+    prediction = torch.cat([io["pred"], io["pred2"]]).view(-1).requires_grad_()
+    loss = official_loss(prediction, io["target"].view(-1))
+    assert loss.item() == pytest.approx(terms["total"], abs=1e-7)
+    loss.backward()
+    expected = torch.cat([io["grad_pred"], io["grad_pred2"]]).view(-1)
+    torch.testing.assert_close(prediction.grad, expected, atol=1e-7, rtol=1e-5)
+
+
+def official_loss(prediction, target):
+    """The loss with the weights for whole networks."""
+    config = networks_file().predictor
+    error = ("relative_mse", config.loss_relative, relative_squared_error)
+    return sum(pair_terms(prediction, target, error, config.loss_ranking, config.loss_consistency).values())
+
+
+def networks_file():
+    return OmegaConf.load(registry.CONF / "networks" / "nnformer.yaml")
+
+
+def configuration(**changes):
+    values = OmegaConf.load(registry.CONF / "predictor" / "nnformer.yaml").predictor
+    merged = OmegaConf.merge(OmegaConf.structured(NNFormerConfig), values, networks_file().predictor, changes)
+    return OmegaConf.to_object(merged)
+
+
+def test_published_size():
+    model = NNFormer(configuration(), network_spec())
+    assert sum(p.numel() for p in model.parameters()) == 10_104_321
+
+
+def test_initial_weights(golden_folder):
+    """Mean and deviation of every parameter of the full model, as the official code draws it."""
+    path = golden_folder / "protocol" / "init_stats.json"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    torch.manual_seed(0)
+    weights = NNFormer(configuration(), network_spec()).network.state_dict()
+    stored = {rename(name, NAMES): row for name, row in json.loads(path.read_text())["lat"].items()}
+    assert stored.keys() == weights.keys()
+    for name, row in stored.items():
+        count = weights[name].numel()
+        deviation = weights[name].std(correction=0).item()
+        assert weights[name].mean().item() == pytest.approx(row["mean"], abs=6 * row["std"] / count**0.5 + 1e-9)
+        assert deviation == pytest.approx(row["std"], rel=6 / count**0.5, abs=1e-9)
+
+
+def test_values_for_whole_networks():
+    """Over those for cells, when the networks group is chosen."""
+    config = typed(compose(["predictor=nnformer", "networks=nnformer", "dataset=nasbench101", "logger=none"]))
+    assert config.predictor == configuration()
+    recipe = config.recipe
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.schedule) == ("adamw", 1e-3, 0.01, "linear")
+    assert (recipe.warmup, recipe.final, recipe.epochs, recipe.batch_size) == (0.1, 0.0, 50, 16)
+    assert (recipe.batching, recipe.ema, recipe.clip) == ("shuffled", 0.0, 5.0)
+
+
+def test_two_passes_differ_by_their_dropout():
+    torch.manual_seed(0)
+    model = NNFormer(configuration(dim=32, dropout=0.2), network_spec())
+    batch = random_cells(6, 3)
+    first, second = model.train()._predict(batch, 2).chunk(2)
+    assert (first - second).abs().min() > 0
+    assert model.loss(batch)["consistency"] > 0
+    assert torch.equal(*model.eval()._predict(batch, 2).chunk(2))
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match=r"has no virtual tokens; set predictor\.readout=sum"):
+        NNFormer(configuration(readout="cls", class_token=True), network_spec())
+    with pytest.raises(UserError, match=r"predictor\.readout=sum: unknown; choose one of cls, mean"):
+        NNFormer(configuration(), cell_spec())
+    with pytest.raises(UserError, match=r"predictor\.degree_gate=true"):
+        NNFormer(configuration(readout="mean", degree_gate=True), cell_spec())
+    with pytest.raises(UserError, match="give one of them a weight"):
+        NNFormer(configuration(loss_mse=1.0), network_spec())
+    with pytest.raises(UserError, match=r"predictor\.dim=30: choose a multiple of its 4 heads"):
+        NNFormer(configuration(dim=30), network_spec())
