@@ -11,7 +11,9 @@ from rich.text import Text
 from datasets.errors import UserError
 from harness.cli import data
 from harness.cli.bench import bench
+from harness.cli.measure import measure
 from harness.cli.runs import runs
+from harness.cli.tables import tables
 
 app = typer.Typer(
     name="narbench",
@@ -23,6 +25,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command()(runs)
 app.command()(bench)
+app.command()(measure)
+app.command()(tables)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Result tables: pure functions of table definitions, published figures and recorded runs."""

@@ -1,0 +1,152 @@
+"""A table's content: every cell with its runs, its published figure and its standing in the column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from harness.progress import track
+from harness.tables.cells import Cell, Summary, find_cell
+from harness.tables.comparison import compare, holm
+from harness.tables.definition import Column, Definition, Row
+from harness.tables.metrics import METRICS, Metric
+from harness.tables.published import Published, find_published
+from harness.tables.recorded import Recorded
+
+LEVEL = 0.05
+"""Corrected p-value below which a predictor differs from the best one."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a cell stands in its column.
+
+    Attributes:
+        place: ``best``, ``tied`` with it, ``worse``, ``untested``, or empty where there is nothing to compare.
+        p: Holm-corrected p-value of the comparison with the best.
+        seeds: seeds compared.
+        reason: why it is untested.
+    """
+
+    place: str = ""
+    p: float | None = None
+    seeds: int = 0
+    reason: str = ""
+
+    @property
+    def leads(self) -> bool:
+        """Best, or not significantly different from it."""
+        return self.place in ("best", "tied")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a built table.
+
+    Attributes:
+        row: its predictor.
+        column: its setting.
+        cell: its runs.
+        summary: mean over seeds; None without a result.
+        published: the published figure.
+        missing: seeds of the definition without a run.
+        standing: compared with the rest of the column.
+    """
+
+    row: Row
+    column: Column
+    cell: Cell
+    summary: Summary | None
+    published: Published | None
+    missing: tuple[int, ...]
+    standing: Standing = Standing()
+
+    @property
+    def delta(self) -> float | None:
+        """Our mean less the published figure."""
+        return self.summary.mean - self.published.value if self.summary and self.published else None
+
+    @property
+    def failed(self) -> int:
+        """Runs whose metric could not be computed."""
+        return len(self.cell.runs) - (self.summary.count if self.summary else 0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A built table.
+
+    Attributes:
+        definition: what it shows.
+        columns: every column of the definition.
+        entries: one for each row and column.
+    """
+
+    definition: Definition
+    columns: list[Column]
+    entries: list[list[Entry]]
+
+    @property
+    def metric(self) -> Metric:
+        """The metric shown."""
+        return METRICS[self.definition.metric]
+
+    def shown(self) -> list[int]:
+        """Numbers of the columns with a run or a published figure."""
+        return [number for number in range(len(self.columns)) if any(_has_content(row[number]) for row in self.entries)]
+
+
+def build(definition: Definition, records: Sequence[Recorded], published: Sequence[Published]) -> Table:
+    """Fill a definition.
+
+    Raises:
+        UserError: if predictions that a comparison needs are damaged.
+    """
+    columns = definition.single_columns()
+    progress: Iterable[Column] = track(columns, f"{definition.name}: comparing")
+    filled = [
+        _ranked([_entry(row, column, definition, records, published) for row in definition.rows], definition.metric)
+        for column in progress
+    ]
+    return Table(definition, columns, [list(row) for row in zip(*filled, strict=True)])
+
+
+def _entry(
+    row: Row, column: Column, definition: Definition, records: Iterable[Recorded], published: Iterable[Published]
+) -> Entry:
+    cell = find_cell(records, row, column, definition.seeds)
+    return Entry(
+        row=row,
+        column=column,
+        cell=cell,
+        summary=cell.summary(definition.metric),
+        published=find_published(published, row, column, definition.metric),
+        missing=tuple(seed for seed in definition.seeds if seed not in cell.runs),
+    )
+
+
+def _ranked(column: Sequence[Entry], metric: str) -> list[Entry]:
+    """The entries of a column with their standing, if more than one has a result."""
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    means = {number: sign * entry.summary.mean for number, entry in enumerate(column) if entry.summary}
+    if len(means) < 2:
+        return list(column)
+    best = max(means, key=lambda number: means[number])
+    standings = {best: Standing("best")} | _against(column[best], {n: column[n] for n in means if n != best}, metric)
+    return [replace(entry, standing=standings.get(number, Standing())) for number, entry in enumerate(column)]
+
+
+def _against(best: Entry, others: dict[int, Entry], metric: str) -> dict[int, Standing]:
+    outcomes = {number: compare(best.cell.runs, entry.cell.runs, metric) for number, entry in others.items()}
+    tested = {number: outcome.p for number, outcome in outcomes.items() if outcome.p is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    standings = {}
+    for number, outcome in outcomes.items():
+        p = corrected.get(number)
+        place = "untested" if p is None else "tied" if p >= LEVEL else "worse"
+        standings[number] = Standing(place, p, outcome.seeds, outcome.reason)
+    return standings
+
+
+def _has_content(entry: Entry) -> bool:
+    return bool(entry.cell.runs) or entry.published is not None

@@ -1,0 +1,137 @@
+"""What a table shows, read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from datasets.errors import UserError, require_choice
+from harness.registry import names, suggest
+from harness.tables.metrics import METRICS
+
+RESULTS = Path(__file__).parents[2] / "results"
+"""The checkout's folder of published figures, table definitions and kept records."""
+
+
+@dataclass
+class Row:
+    """One predictor of a table.
+
+    Attributes:
+        predictor: registered name.
+        label: what the table calls it.
+        config: values, by dotted key, that a record's configuration must have.
+        variant: the ``variant`` of its published figures; None where none is published.
+    """
+
+    predictor: str = MISSING
+    label: str = MISSING
+    config: dict[str, Any] = field(default_factory=dict)
+    variant: str | None = ""
+
+
+@dataclass
+class ColumnGroup:
+    """Neighbouring columns that differ in the protocol.
+
+    Attributes:
+        dataset: registered name.
+        protocols: names of protocols, one column each.
+        label: heading.
+        train: number of training graphs; None accepts any.
+        family: the family that is held out.
+        platform: the device of the protocol.
+    """
+
+    dataset: str = MISSING
+    protocols: list[str] = MISSING
+    label: str = MISSING
+    train: int | None = None
+    family: str | None = None
+    platform: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: data, protocol and training size or family; see ``ColumnGroup``."""
+
+    dataset: str
+    protocol: str
+    label: str
+    train: int | None
+    family: str | None
+    platform: str | None
+
+
+@dataclass
+class Definition:
+    """A table: its rows, its columns and what is in the cells.
+
+    Attributes:
+        title: heading.
+        metric: a metric of the test set, see ``METRICS``.
+        seeds: the seeds that count; others are left out.
+        rows: predictors.
+        columns: settings.
+        notes: sentences below the table.
+        name: file name without suffix.
+    """
+
+    title: str = MISSING
+    metric: str = MISSING
+    seeds: list[int] = MISSING
+    rows: list[Row] = MISSING
+    columns: list[ColumnGroup] = MISSING
+    notes: list[str] = field(default_factory=list)
+    name: str = ""
+
+    def single_columns(self) -> list[Column]:
+        """Every column, those of one group side by side."""
+        return [
+            Column(group.dataset, protocol, group.label, group.train, group.family, group.platform)
+            for group in self.columns
+            for protocol in group.protocols
+        ]
+
+
+def known_tables() -> list[str]:
+    """Names of the definitions in ``results/tables``, sorted."""
+    return sorted(path.stem for path in (RESULTS / "tables").glob("*.yaml"))
+
+
+def read_definition(name: str) -> Definition:
+    """The definition in ``results/tables``, or in the YAML file that ``name`` is the path of.
+
+    Raises:
+        UserError: for an unknown name, or a file that breaks the schema or names what is not registered.
+    """
+    path = Path(name) if name.endswith(".yaml") else RESULTS / "tables" / f"{name}.yaml"
+    if not path.is_file():
+        known = known_tables()
+        hint = suggest(name, known) if known else "give the path of a YAML file, or run in a checkout"
+        raise UserError(f"table {name}: no such definition; {hint}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Definition), OmegaConf.load(path))
+        definition = cast(Definition, OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}; docs/tables.md shows the form") from None
+    definition.name = path.stem
+    _check(definition, path)
+    return definition
+
+
+def _check(definition: Definition, path: Path) -> None:
+    require_choice(f"{path}: metric", definition.metric, METRICS)
+    for row in definition.rows:
+        require_choice(f"{path}: predictor", row.predictor, names("predictor"))
+    for column in definition.single_columns():
+        require_choice(f"{path}: dataset", column.dataset, names("dataset"))
+        require_choice(f"{path}: protocols", column.protocol, names("protocol"))
+    for key, values in (("rows", definition.rows), ("columns", definition.columns), ("seeds", definition.seeds)):
+        if not values:
+            raise UserError(f"{path}: {key} is empty; give at least one")

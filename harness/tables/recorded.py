@@ -1,0 +1,121 @@
+"""Records of finished runs, as tables read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import UserError
+from harness.config import NOT_HASHED
+from harness.metrics import selection_metric
+from harness.records import PREDICTIONS, RECORD, SCHEMA_VERSION
+
+NEEDED = (
+    *("id", "started", "predictor", "seed", "config", "metrics.val", "metrics.test"),
+    *("dataset.name", "dataset.fingerprint", "dataset.task", "dataset.labels.val", "dataset.labels.test"),
+    *("protocol.name", "protocol.version", "protocol.leaks", "protocol.sizes.train"),
+)
+"""Dotted keys of a record that tables read."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One finished run."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.content["seed"])
+
+    @property
+    def predictions(self) -> Path | None:
+        """Its predictions, None where only the record was kept."""
+        path = self.path.with_name(PREDICTIONS)
+        return path if path.is_file() else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration by dotted key, without what says where things are or how they are shown."""
+        flat = flatten(self.content["config"])
+        return {key: value for key, value in flat.items() if not _is_place(key)}
+
+    def configuration(self, assumed: Mapping[str, Any]) -> str:
+        """What was computed, seed aside: settings, data and version of the protocol as one string.
+
+        A key named ``seed`` is left out where it follows the seed of the run.
+
+        Args:
+            assumed: values of settings that the record may be older than.
+        """
+        settings = {**assumed, **self.settings}
+        settings = {key: value for key, value in settings.items() if not self._follows_seed(key, value)}
+        data, protocol = self.content["dataset"], self.content["protocol"]
+        return json.dumps([settings, data["fingerprint"], protocol["version"]], sort_keys=True)
+
+    @property
+    def selects_on_test(self) -> bool:
+        """The checkpoint was chosen by test labels of test graphs."""
+        labels = self.content["dataset"]["labels"]
+        return bool(self.content["protocol"]["leaks"]) and labels["val"] == labels["test"]
+
+    def test(self, metric: str) -> float | None:
+        """A metric of the test set, None if it failed."""
+        value: float | None = self.content["metrics"]["test"].get(metric)
+        return value
+
+    def validation(self) -> float:
+        """The selection metric on validation, turned so that higher is better; -inf if it failed."""
+        metric, mode = selection_metric(self.content["dataset"]["task"])
+        value = self.content["metrics"]["val"].get(metric)
+        return float("-inf") if value is None else float(value) if mode == "max" else -float(value)
+
+    def _follows_seed(self, key: str, value: Any) -> bool:
+        return key.rpartition(".")[2] == "seed" and value == self.seed
+
+
+def read_records(folders: Iterable[Path]) -> list[Recorded]:
+    """Every record below the folders.
+
+    Raises:
+        UserError: naming the file for a record that is damaged, incomplete or of another version.
+    """
+    paths = sorted({path for folder in folders for path in folder.rglob(RECORD)})
+    return [Recorded(path, _read(path)) for path in paths]
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _is_place(key: str) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in NOT_HASHED)
+
+
+def _has(content: Any, keys: Sequence[str]) -> bool:
+    if not keys:
+        return True
+    return isinstance(content, dict) and keys[0] in content and _has(content[keys[0]], keys[1:])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); delete it or run the experiment again") from None
+    missing = [key for key in NEEDED if not _has(content, key.split("."))]
+    if missing:
+        raise UserError(f"{path}: no record of a run, it lacks {', '.join(missing)}; delete it or run the experiment again")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        version = content.get("schema_version")
+        raise UserError(f"{path}: schema version {version}, this narbench reads {SCHEMA_VERSION}; run the experiment again")
+    return content

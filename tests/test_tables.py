@@ -1,0 +1,397 @@
+"""``narbench tables`` on run folders made by hand, and the committed definitions and figures."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from table_records import predicted_run, write_run
+from typer.testing import CliRunner
+
+from datasets.errors import UserError
+from datasets.store import GraphStore
+from harness.cli import app
+from harness.tables.defaults import composed
+from harness.tables.definition import Column, Row, known_tables, read_definition
+from harness.tables.published import find_published, read_published
+
+DEFINITION = """
+title: A & B_1
+metric: {metric}
+seeds: [0, 1]
+rows:
+  - {{predictor: nnformer, label: NN-Former}}
+  - {{predictor: knn, label: "k% nearest"}}
+columns:
+  - {{dataset: {dataset}, protocols: [{protocols}], train: {train}, label: "{train}"}}
+notes: ["Ceiling: 1."]
+"""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def tables(tmp_path, runs):
+    """Run the command on the hand-made runs under a small definition."""
+
+    def call(
+        *arguments, metric="kendall_tau", dataset="digits201", protocols="strict", train=400, columns=100, seeds=(0, 1)
+    ):
+        text = DEFINITION.format(metric=metric, dataset=dataset, protocols=protocols, train=train)
+        text = text.replace("[0, 1]", str(list(seeds)))
+        (tmp_path / "small.yaml").write_text(text)
+        words = ["tables", str(tmp_path / "small.yaml"), "--runs", str(runs), *map(str, arguments)]
+        return CliRunner().invoke(app, words, env={"COLUMNS": str(columns)}, catch_exceptions=False).output
+
+    return call
+
+
+def facts(output):
+    return {(row["predictor"], row["protocol"]): row for row in csv.DictReader(io.StringIO(output))}
+
+
+def test_means_intervals_and_missing_runs(tables, runs):
+    write_run(runs, "nnformer", 0, tau=0.5)
+    write_run(runs, "nnformer", 1, tau=0.7)
+    write_run(runs, "nnformer", 2, tau=0.0)  # a seed the definition does not ask for
+    output = tables()
+    assert "0.600 ± 1.271 (2)" in output  # t(0.975, 1) x 0.1414 / sqrt(2) = 12.706 x 0.1
+    assert "python run.py -m predictor=knn dataset=digits201 protocol=strict train=400 seed=0,1" in output
+    assert "predictor=nnformer" not in output
+    assert "Ceiling: 1." in output
+
+
+def test_nothing_recorded_names_one_command_for_all(tables):
+    output = tables(protocols="strict, paper")
+    assert "nothing recorded yet" in output
+    for protocol in ("strict", "paper"):
+        line = f"python run.py -m predictor=nnformer,knn dataset=digits201 protocol={protocol} train=400 seed=0,1"
+        assert line in output
+
+
+def test_several_configurations_are_not_averaged_but_chosen_by_validation(tables, runs):
+    for seed in (0, 1):
+        write_run(runs, "nnformer", seed, tau=0.9, val=0.3)
+    write_run(runs, "nnformer", 0, tau=0.2, val=0.4, changes={"recipe.epochs": 7})
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["mean"], row["seeds"], row["configurations"]) == ("0.2", "1", "2")
+    output = tables()
+    assert "The best of 2 recorded configurations by the validation metric." in output
+    assert "predictor=nnformer dataset=digits201 protocol=strict train=400 recipe.epochs=7 seed=1" in output
+
+
+def test_seeds_that_a_setting_follows_do_not_divide(tables, runs):
+    write_run(runs, "nnformer", 0, tau=0.4)
+    write_run(runs, "nnformer", 1, tau=0.6)
+    assert facts(tables("--format", "csv"))["nnformer", "strict"]["configurations"] == "1"
+    write_run(runs, "nnformer", 1, tau=0.6, changes={"protocol.seed": 5})
+    assert facts(tables("--format", "csv"))["nnformer", "strict"]["configurations"] == "2"
+
+
+def test_older_records_count_as_having_the_defaults_of_new_settings(tables, runs):
+    write_run(runs, "nnformer", 0, tau=0.4, drop=["predictor.degree_gate"])
+    write_run(runs, "nnformer", 1, tau=0.6)
+    assert facts(tables("--format", "csv"))["nnformer", "strict"]["seeds"] == "2"
+    assert "Runs older than the settings predictor.degree_gate" in tables(columns=200)
+    write_run(runs, "nnformer", 1, tau=0.1, val=0.1, changes={"predictor.degree_gate": True}, started="2027")
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["seeds"], row["configurations"]) == ("2", "2")
+
+
+def test_of_equal_runs_the_newest_counts(tables, runs):
+    write_run(runs, "knn", 0, tau=0.1, started="2026-02-01")
+    write_run(runs, "knn", 0, tau=0.3, started="2026-03-01")
+    write_run(runs, "knn", 0, tau=0.2, started="2026-01-01")
+    row = facts(tables("--format", "csv"))["knn", "strict"]
+    assert (row["mean"], row["configurations"]) == ("0.3", "1")
+
+
+def test_selection_on_test_labels_is_a_last_resort_and_said(tables, runs):
+    leak = {"leaks": "test contains all", "protocol": "paper"}
+    write_run(runs, "nnformer", 0, tau=0.9, val=0.9, changes={"dataset.labels": {"val": "t", "test": "t"}}, **leak)
+    assert "selected on test labels" in tables(protocols="paper")
+    write_run(runs, "nnformer", 0, tau=0.1, val=0.1, **leak)
+    output = tables(protocols="paper")
+    assert "0.100 (1)" in output
+    assert "selected on test labels" not in output
+
+
+def test_row_configuration_selects(tmp_path, runs):
+    write_run(runs, "nnformer", 0, tau=0.9, val=0.9, changes={"predictor.masks": "as_code"})
+    write_run(runs, "nnformer", 0, tau=0.3, val=0.1, changes={"predictor.masks": "as_paper"})
+    text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
+    text = text.replace("label: NN-Former", "label: NN-Former, config: {predictor.masks: as_paper}")
+    (tmp_path / "t.yaml").write_text(text)
+    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs), "--format", "csv"]
+    row = facts(CliRunner().invoke(app, words).output)["nnformer", "strict"]
+    assert (row["mean"], row["configurations"]) == ("0.3", "1")
+
+
+def test_published_figures_and_experiment_files(tables, runs):
+    write_run(runs, "knn", 0, dataset="nasbench201", protocol="paper", train=1563, tau=0.5)
+    output = tables(protocols="paper, strict", dataset="nasbench201", train=1563)
+    assert "0.890" in output
+    assert "public benchmark listing + digest (confidence high)" in output
+    assert "python run.py -m experiment=nnformer_nasbench201_1563 seed=0,1" in output
+    assert "predictor=nnformer,knn dataset=nasbench201 protocol=strict train=1563 seed=0,1" in output
+    assert re.search(r"1563\s*\n\s*paper\s*\n", output), "a column with neither runs nor figures is left out"
+    write_run(runs, "nnformer", 0, dataset="nasbench201", protocol="paper", train=1563, tau=0.8)
+    row = facts(tables("--format", "csv", protocols="paper", dataset="nasbench201", train=1563))["nnformer", "paper"]
+    assert float(row["delta"]) == pytest.approx(0.8 - 0.89)
+
+
+@pytest.fixture
+def compared(runs):
+    """Two predictors on 100 graphs and five seeds; ``noise`` is that of the second."""
+
+    def write(noise):
+        rng = np.random.default_rng(1)
+        label = rng.permutation(100) / 100
+        for seed in range(5):
+            for predictor, scale in (("nnformer", 0.05), ("knn", noise)):
+                predicted_run(runs, predictor, seed, range(100), label, label + scale * rng.standard_normal(100))
+
+    return write
+
+
+def test_ties_are_bold_with_the_best(tables, compared):
+    compared(noise=0.06)
+    rows = [line for line in tables("--format", "markdown").splitlines() if line.startswith("| NN") or "k%" in line]
+    assert all(line.count("**") == 2 for line in rows)
+
+
+def test_a_clear_loser_is_not_bold(tables, compared):
+    compared(noise=1.5)
+    output = tables("--format", "markdown", seeds=range(5))
+    assert "**" in next(line for line in output.splitlines() if line.startswith("| NN"))
+    assert "**" not in next(line for line in output.splitlines() if "k%" in line)
+    row = facts(tables("--format", "csv", seeds=range(5)))["knn", "strict"]
+    assert (row["standing"], row["common_seeds"]) == ("worse", "5")
+    assert float(row["p_holm"]) < 0.05
+
+
+def test_without_predictions_untested(tables, runs):
+    write_run(runs, "nnformer", 0, tau=0.8)
+    write_run(runs, "knn", 0, tau=0.1)
+    row = facts(tables("--format", "csv"))["knn", "strict"]
+    assert (row["standing"], row["reason"], row["p_holm"]) == ("untested", "predictions were not kept", "")
+    assert "Untested against the best: predictions were not kept." in tables()
+
+
+def test_lower_mape_is_better(tables, runs):
+    for predictor, mape in (("nnformer", 9.0), ("knn", 4.0)):
+        write_run(runs, predictor, 0, values={"mape_percent": mape})
+    rows = facts(tables("--format", "csv", metric="mape_percent"))
+    assert (rows["knn", "strict"]["standing"], rows["nnformer", "strict"]["standing"]) == ("best", "untested")
+
+
+def test_a_failed_metric_is_counted(tables, runs):
+    write_run(runs, "nnformer", 0, tau=0.5)
+    write_run(runs, "nnformer", 1, values={})
+    assert "The metric failed in 1 of 2 runs" in tables()
+
+
+MARKDOWN = """\
+## A & B\\_1: Kendall's tau ↑
+
+|  | 400<br>strict |
+| --- | ---: |
+| NN-Former | **0.600 ± 1.271 (2)** |
+| k% nearest | 0.500 (1)<sup>1</sup> |
+
+Mean ± half of the 95 % confidence interval over seeds (number of seeds).
+
+Bold: the best of the column; no difference was tested.
+
+Ceiling: 1.
+
+1. Untested against the best: predictions were not kept.
+
+Missing:
+
+```
+python run.py predictor=knn dataset=digits201 protocol=strict train=400 seed=1
+```
+"""
+
+LATEX = r"""% missing: python run.py predictor=knn dataset=digits201 protocol=strict train=400 seed=1
+\begin{table}
+\centering
+\caption{A \& B\_1: Kendall's tau $\uparrow$}
+\label{tab:small}
+\begin{tabular}{lr}
+\toprule
+ & \shortstack{400\\strict} \\
+\midrule
+NN-Former & \textbf{0.600 $\pm$ 1.271 (2)} \\
+k\% nearest & 0.500 (1)\textsuperscript{1} \\
+\bottomrule
+\end{tabular}
+\par\footnotesize Mean $\pm$ half of the 95 \% confidence interval over seeds (number of seeds).
+\par\footnotesize Bold: the best of the column; no difference was tested.
+\par\footnotesize Ceiling: 1.
+\par\footnotesize \textsuperscript{1} Untested against the best: predictions were not kept.
+\end{table}
+"""
+
+
+@pytest.fixture
+def three(runs):
+    write_run(runs, "nnformer", 0, tau=0.5)
+    write_run(runs, "nnformer", 1, tau=0.7)
+    write_run(runs, "knn", 0, tau=0.5)
+
+
+@pytest.mark.parametrize(("name", "suffix", "text"), [("markdown", "md", MARKDOWN), ("latex", "tex", LATEX)])
+def test_formats(tables, three, tmp_path, name, suffix, text):
+    assert tables("--format", name) == text
+    tables("--format", name, "--out", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"small.{suffix}"]
+    assert (tmp_path / "out" / f"small.{suffix}").read_text() == text
+
+
+def test_html_is_escaped_and_well_formed(tables, three):
+    from html.parser import HTMLParser
+
+    opened = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            opened.extend([tag] if tag not in ("meta", "br") else [])
+
+        def handle_endtag(self, tag):
+            assert opened.pop() == tag
+
+    output = tables("--format", "html")
+    Parser().feed(output)
+    assert opened == []
+    assert "A &amp; B_1" in output
+    assert "<td><b>0.600 ± 1.271 (2)</b></td>" in output
+
+
+def test_a_narrow_terminal_cuts_columns_into_blocks(tables, runs):
+    for protocol in ("strict", "paper"):
+        for seed in (0, 1):
+            write_run(runs, "knn", seed, protocol=protocol, tau=0.5 + seed / 10)
+    wide, narrow = (tables(protocols="strict, paper", columns=width) for width in (100, 40))
+    assert wide.count("k% nearest") == 1
+    assert narrow.count("k% nearest") == 2
+    assert all(len(line) <= 40 for line in narrow.splitlines() if "python run.py" not in line)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("{oops", "not valid JSON"),
+        ("[]", "no record of a run"),
+        (json.dumps({"seed": 0}), "lacks id, started"),
+    ],
+)
+def test_a_damaged_record_is_named(tables, runs, text, remedy):
+    path = write_run(runs, "knn", 0)
+    (path / "record.json").write_text(text)
+    with pytest.raises(UserError, match=remedy) as error:
+        tables()
+    assert str(path / "record.json") in str(error.value)
+
+
+def test_another_schema_version_is_named(tables, runs):
+    path = write_run(runs, "knn", 0) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    with pytest.raises(UserError, match="schema version 99"):
+        tables()
+
+
+def test_damaged_predictions_are_named(tables, runs, compared):
+    compared(noise=0.1)
+    path = next(runs.glob("knn*")) / "predictions.parquet"
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match="not readable as predictions") as error:
+        tables()
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("predictor: knn", "predictor: knm"), "knm"),
+        (("metric: kendall_tau", "metric: tau"), "choose one of kendall_tau"),
+        (("strict", "lax"), "lax"),
+        (("digits201", "digits202"), "digits202"),
+        (("seeds: [0, 1]", "seeds: []"), "seeds is empty"),
+        (("title: A", "titel: A"), "titel"),
+        (("seeds: [0, 1]", ""), "seeds"),
+    ],
+)
+def test_a_wrong_definition_is_named(tmp_path, change, message):
+    text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
+    path = tmp_path / "t.yaml"
+    path.write_text(text.replace(*change))
+    with pytest.raises(UserError, match=message) as error:
+        read_definition(str(path))
+    assert str(path) in str(error.value)
+
+
+def test_the_definition_on_the_page_is_valid(tmp_path):
+    page = Path(__file__).parents[1] / "docs" / "tables.md"
+    text = re.search(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL).group(1)
+    (tmp_path / "t.yaml").write_text(text)
+    assert read_definition(str(tmp_path / "t.yaml")).rows[1].config == {"predictor.masks": "as_paper"}
+
+
+def test_unknown_names_are_mistakes(tmp_path):
+    with pytest.raises(UserError, match="did you mean nasbench201"):
+        read_definition("nasbench20")
+    result = CliRunner().invoke(app, ["tables", "digits201", "--runs", str(tmp_path / "absent")])
+    assert "no such folder" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["nasbench101", "nasbench201", "digits201", "nnformer_ablation"])
+def test_committed_definitions_name_what_exists(name):
+    assert name in known_tables()
+    for row in read_definition(name).rows:
+        if row.config:
+            assert row.config.keys() <= composed(f"predictor={row.predictor}").keys()
+
+
+def test_the_ceiling_of_digits201_is_that_of_its_store():
+    from datasets.digits201 import FOLDER
+
+    taus = GraphStore.open(FOLDER).manifest.notes["noise_ceiling_tau_b"]
+    (note,) = read_definition("digits201").notes
+    quoted = re.findall(r"0\.\d\d", note)
+    assert quoted == [
+        f"{taus[key]:.2f}" for key in ("test_single_seed_vs_single_seed", "test_mean_vs_expectation_estimated")
+    ]
+
+
+def test_published_figures_are_those_of_the_collection(shared):
+    with (shared / "spec" / "paper_results.csv").open() as lines:
+        collected = [(row["paper"], row["table"], row["dataset"], float(row["value"])) for row in csv.DictReader(lines)]
+    figures = read_published()
+    assert sorted((f.paper, f.table, f.dataset, f.value) for f in figures) == sorted(collected)
+    assert {figure.predictor for figure in figures} == {"nnformer", "narformer", "narformer2"}
+
+
+def test_the_best_of_several_published_runs_is_not_shown():
+    column = Column("nnlqp", "ood", "", None, "efficientnet", None)
+    found = find_published(read_published(), Row("nnformer", ""), column, "mape_percent")
+    assert (found.value, found.statistic) == (5.13, "mean")
+
+
+@pytest.mark.parametrize(("line", "message"), [("a,b\n1,2\n", "its columns must be"), (None, "is no number")])
+def test_wrong_published_figures_are_named(tmp_path, line, message):
+    from harness.tables.published import FIELDS
+
+    path = tmp_path / "figures.csv"
+    path.write_text(line or ",".join(FIELDS) + "\n" + ",".join("x" for _ in FIELDS) + "\n")
+    with pytest.raises(UserError, match=message) as error:
+        read_published(tmp_path)
+    assert str(path) in str(error.value)
