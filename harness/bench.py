@@ -15,25 +15,27 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from datasets.errors import UserError
-from datasets.graph import GraphBatch, TaskSpec
+from datasets.graph import GraphBatch
 from datasets.protocol_types import ProtocolConfig
 from datasets.protocols import split
 from datasets.store import GraphStore
+from harness import registry
+from harness.bench_inputs import CELLS, NETWORKS, random_cells, random_networks
 from harness.config import compose, typed
 from harness.experiment import build_predictor
 from harness.metrics import kendall_tau
 from predictors.base import Predictor
+from predictors.fitted import FittedPredictor
 from predictors.recipe import build_optimizer
 
-CELLS = TaskSpec(
-    "accuracy", ("input", "conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3", "output"), ("params", "flops"), "fraction"
-)
-"""The task of NAS-Bench-101."""
+PREDICT_CELLS = 4096
+"""Cells that are scored, in batches of ``PREDICT_BATCH``."""
 
-TRAINED = ("nnformer", "narformer", "narformer2", "nnlp")
-"""Predictors whose steps are timed."""
+PREDICT_COPIES = 64
+"""Times the sixteen networks of a training batch make the 1,024 that are scored at once."""
 
 PREDICT_BATCH = 256
+
 LOAD = """
 import sys, time, psutil
 from pathlib import Path
@@ -54,26 +56,6 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
         run()
         times.append(time.perf_counter() - clock)
     return statistics.median(times)
-
-
-def random_cells(count: int, nodes: int = 7, seed: int = 0) -> GraphBatch:
-    """Cells of ``nodes`` nodes: a chain with random skip edges, as many as NAS-Bench-101 cells have."""
-    generator = torch.Generator().manual_seed(seed)
-    adjacency = torch.rand(count, nodes, nodes, generator=generator).triu(2) > 0.8
-    adjacency |= torch.ones(nodes, nodes).triu(1).tril(1).bool()
-    graph, parent, child = adjacency.nonzero(as_tuple=True)
-    op = torch.randint(1, 4, (count, nodes), generator=generator)
-    op[:, 0], op[:, -1] = 0, 4
-    label = torch.rand(count, generator=generator)
-    return GraphBatch(
-        op=op.flatten(),
-        edge_index=torch.stack([graph * nodes + parent, graph * nodes + child]),
-        ptr=torch.arange(count + 1) * nodes,
-        row=torch.arange(count),
-        static=dict.fromkeys(CELLS.static, 1000000.0 * (1 + label)),
-        labels={"accuracy": label},
-        target_name="accuracy",
-    )
 
 
 def gemm_gflops(repeats: int = 9) -> float:
@@ -101,31 +83,40 @@ def bench_data(store: GraphStore) -> Iterator[tuple[str, float]]:
     yield f"metrics.kendall_{len(truth)}_seconds", median_seconds(lambda: kendall_tau(guess, truth), 3)
 
 
-def cell_predictor(name: str) -> Predictor:
-    """A registered predictor with its default configuration on NAS-Bench-101."""
-    return build_predictor(typed(compose([f"predictor={name}", "dataset=nasbench101", "logger=none"])), CELLS)
+def trained_predictors(kind: str) -> list[str]:
+    """Names of the registered predictors that take gradient steps and read ``cells`` or ``networks``."""
+    classes: dict[str, type[Predictor]] = {
+        name: registry.load(registry.target("predictor", name)) for name in registry.names("predictor")
+    }
+    trained = {name: cls for name, cls in classes.items() if not issubclass(cls, FittedPredictor)}
+    return [name for name, cls in trained.items() if kind == "cells" or cls.whole_networks]
 
 
-def bench_train(name: str, gemm: float) -> Iterator[tuple[str, float]]:
-    """One optimiser step of the default recipe's batch."""
-    predictor = cell_predictor(name).train()
-    batch = random_cells(predictor.recipe.batch_size)
-    optimizer, _ = build_optimizer(predictor.recipe, predictor.parameters(), 100)
+def default_predictor(name: str, kind: str) -> Predictor:
+    """A predictor with its default configuration for ``cells`` (of NAS-Bench-101) or ``networks`` (of NNLQP)."""
+    overrides = [f"predictor={name}", "dataset=nasbench101", "logger=none"]
+    if kind == "networks" and name in registry.names("networks"):
+        overrides.append(f"networks={name}")
+    return build_predictor(typed(compose(overrides)), NETWORKS if kind == "networks" else CELLS)
 
-    def step() -> None:
-        optimizer.zero_grad()
-        torch.stack(list(predictor.loss(batch).values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
 
+def bench_train(name: str, kind: str, gemm: float) -> Iterator[tuple[str, float]]:
+    """One optimiser step of the default recipe's batch of cells, or of sixteen networks."""
+    predictor = default_predictor(name, kind).train()
+    batch = random_networks() if kind == "networks" else random_cells(predictor.recipe.batch_size)
+    step = _step(predictor, batch)
     seconds = median_seconds(step, 7)
-    yield f"{name}.cells.train_step_ms", 1000 * seconds
-    yield f"{name}.cells.train_gemm_fraction", _flops(step) / seconds / 1e9 / gemm
+    yield f"{name}.{kind}.train_step_ms", 1000 * seconds
+    yield f"{name}.{kind}.train_gemm_fraction", _flops(step) / seconds / 1e9 / gemm
 
 
-def bench_predict(name: str, gemm: float) -> Iterator[tuple[str, float]]:
-    """Scoring 4,096 cells in batches."""
-    predictor = cell_predictor(name).eval().requires_grad_(False)
-    batches = [random_cells(PREDICT_BATCH, seed=seed) for seed in range(4096 // PREDICT_BATCH)]
+def bench_predict(name: str, kind: str, gemm: float) -> Iterator[tuple[str, float]]:
+    """Scoring 4,096 cells in batches, or 1,024 networks in one."""
+    predictor = default_predictor(name, kind).eval().requires_grad_(False)
+    if kind == "networks":
+        batches = [random_networks(PREDICT_COPIES)]
+    else:
+        batches = [random_cells(PREDICT_BATCH, seed=seed) for seed in range(PREDICT_CELLS // PREDICT_BATCH)]
 
     def score() -> None:
         with torch.inference_mode():
@@ -133,8 +124,17 @@ def bench_predict(name: str, gemm: float) -> Iterator[tuple[str, float]]:
                 predictor(batch)
 
     seconds = median_seconds(score, 3)
-    yield f"{name}.cells.per_second", 4096 / seconds
-    yield f"{name}.cells.predict_gemm_fraction", _flops(score) / seconds / 1e9 / gemm
+    yield f"{name}.{kind}.per_second", sum(map(len, batches)) / seconds
+    yield f"{name}.{kind}.predict_gemm_fraction", _flops(score) / seconds / 1e9 / gemm
+
+
+def bench_tokenize() -> Iterator[tuple[str, float]]:
+    """Turning cells into NAR-Former's tokens, as the official code does one cell at a time, in batches of 2,048."""
+    predictor = default_predictor("narformer", "cells").eval()
+    graphs = random_cells(2048).dense
+    with torch.inference_mode():
+        seconds = median_seconds(lambda: predictor.tokenize(graphs), 9)  # type: ignore[operator]
+    yield "tokenize.cells_per_second", len(graphs.op) / seconds
 
 
 def bench_overhead(steps: int = 500) -> Iterator[tuple[str, float]]:
@@ -153,16 +153,22 @@ def bench_overhead(steps: int = 500) -> Iterator[tuple[str, float]]:
         clock = time.perf_counter()
         train(predictor, data, config, Path(folder), None, resume=False)
         whole = (time.perf_counter() - clock) / steps
-        bare = _bare_step_seconds(predictor, data.store.batch(data.parts.train[:1], data.labels.train))
+        bare = median_seconds(_step(predictor.train(), data.store.batch(data.parts.train[:1], data.labels.train)), 50)
     yield "lightning.step_overhead_ms", 1000 * (whole - bare)
 
 
 def run(what: str, store: GraphStore | None) -> dict[str, float]:
-    """Run the ``data``, ``train``, ``predict`` or ``all`` group; ``data`` needs NAS-Bench-101's store.
+    """Run the ``data``, ``train``, ``predict``, ``all`` or ``attention`` group; ``data`` needs NAS-Bench-101's store.
+
+    ``attention`` takes minutes and is no part of ``all``.
 
     Raises:
         UserError: for ``data`` without a store.
     """
+    if what == "attention":
+        from harness.bench_attention import bench_attention
+
+        return rounded(dict(bench_attention()))
     results: dict[str, float] = {}
     if what in ("data", "all") and store is not None:
         results |= dict(bench_data(store))
@@ -170,9 +176,12 @@ def run(what: str, store: GraphStore | None) -> dict[str, float]:
         raise UserError("bench data needs NAS-Bench-101; name the folder that has it with --root")
     if what != "data":
         results["gemm_gflops"] = gemm = gemm_gflops()
-        for name in TRAINED:
-            results |= dict(bench_train(name, gemm)) if what != "predict" else {}
-            results |= dict(bench_predict(name, gemm)) if what != "train" else {}
+        for kind in ("cells", "networks"):
+            for name in trained_predictors(kind):
+                results |= dict(bench_train(name, kind, gemm)) if what != "predict" else {}
+                results |= dict(bench_predict(name, kind, gemm)) if what != "train" else {}
+    if what in ("predict", "all"):
+        results |= dict(bench_tokenize())
     if what in ("train", "all"):
         results |= dict(bench_overhead())
     return rounded(results)
@@ -183,15 +192,16 @@ def rounded(results: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in results.items()}
 
 
-def _bare_step_seconds(predictor: Predictor, batch: GraphBatch) -> float:
+def _step(predictor: Predictor, batch: GraphBatch) -> Callable[[], None]:
+    """One optimiser step on ``batch``."""
     optimizer, _ = build_optimizer(predictor.recipe, predictor.parameters(), 100)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.stack(list(predictor.train().loss(batch).values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(predictor.loss(batch).values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return median_seconds(step, 50)
+    return step
 
 
 def _flops(run: Callable[[], None]) -> float:

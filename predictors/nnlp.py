@@ -14,8 +14,13 @@ from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.dropout import dropout
 from predictors.layers.network_features import NormalisedNodes, scaled_static
+from predictors.layers.node_features import log10_static
 from predictors.layers.positive_head import PositiveHead, StaticLayer, node_sum
 from predictors.losses import relative_squared_error
+
+
+LOG_STATIC = 10.0
+"""Divides the decimal logarithms of the per-graph features of cells, which then are of order one."""
 
 
 @dataclass
@@ -116,8 +121,9 @@ class NNLP(Predictor):
         return {"relative_mse": relative_squared_error(self(batch), batch.target)}
 
     def _static(self, batch: GraphBatch) -> Tensor:
-        """Per-graph features (B, S): as published for whole networks, else in log10; zeros if there are none."""
+        """Per-graph features (B, S): as published for whole networks, else logarithms; zeros if there are none."""
         if self.spec.whole_networks:
             return scaled_static(batch.static, 1e9)
-        columns = [torch.log10(batch.static[name].clamp(min=1)) for name in self.spec.static]
-        return torch.stack(columns, 1) if columns else batch.op.new_zeros(len(batch), 1).to(self.dtype)
+        if not self.spec.static:
+            return batch.op.new_zeros(len(batch), 1).float()
+        return log10_static(batch, self.spec.static) / LOG_STATIC

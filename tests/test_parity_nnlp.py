@@ -152,6 +152,6 @@ def test_predictor_on_cells_feeds_operations_and_logarithms():
     model = NNLP(configuration(16, 16), cell_spec()).eval()
     batch = random_cells(10, 1)
     both = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
-    static = torch.stack([batch.static[name].log10() for name in cell_spec().static], 1)
+    static = torch.stack([batch.static[name].log10() for name in cell_spec().static], 1) / 10
     expected = model.network(torch.eye(7)[batch.op], both, batch.batch, static).view(-1)
     assert torch.equal(model(batch), expected)

@@ -23,6 +23,7 @@ class Group(StrEnum):
     train = "train"
     predict = "predict"
     all = "all"
+    attention = "attention"
 
 
 def bench(
@@ -40,7 +41,7 @@ def bench(
 
 
 def _store(what: Group, root: Path | None) -> GraphStore | None:
-    if what in (Group.train, Group.predict):
+    if what in (Group.train, Group.predict, Group.attention):
         return None
     try:
         return benchmark("nasbench101", root=root).open_store()
