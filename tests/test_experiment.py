@@ -93,7 +93,7 @@ def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
 
     class Witness(training.StepSeed):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            seen.append(pl_module.head.weight.detach().clone())
+            seen.append(pl_module.network.head.weight.detach().clone())
 
     monkeypatch.setattr(training, "StepSeed", Witness)
     result = narbench.run(*SMALL, "recipe.ema=0.9", f"out={tmp_path / 'ema'}")
@@ -101,8 +101,8 @@ def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
     for weight in seen[1:]:
         average = 0.9 * average + 0.1 * weight
     checkpoint = torch.load(result.folder.checkpoints / "last.ckpt", weights_only=True)
-    torch.testing.assert_close(checkpoint["state_dict"]["head.weight"], average)
-    torch.testing.assert_close(checkpoint["current_model_state"]["head.weight"], seen[-1])
+    torch.testing.assert_close(checkpoint["state_dict"]["network.head.weight"], average)
+    torch.testing.assert_close(checkpoint["current_model_state"]["network.head.weight"], seen[-1])
 
 
 def test_yardsticks_are_shown_beside_a_result(tmp_path, capsys):
