@@ -1,6 +1,8 @@
-"""narbench in Python: run experiments and read their results."""
+"""narbench in Python: run experiments, read their results and ask trained predictors."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from datasets.errors import UserError
 from datasets.graph import GraphBatch, TaskSpec
@@ -8,9 +10,23 @@ from datasets.store import GraphStore
 from harness import experiment
 from harness.config import compose
 from harness.experiment import Result
+from harness.prediction import Failure, Prediction, TrainedPredictor
 from predictors.base import Predictor, PredictorConfig
 
-__all__ = ["GraphBatch", "GraphStore", "Predictor", "PredictorConfig", "Result", "TaskSpec", "UserError", "run"]
+__all__ = [
+    "Failure",
+    "GraphBatch",
+    "GraphStore",
+    "Prediction",
+    "Predictor",
+    "PredictorConfig",
+    "Result",
+    "TaskSpec",
+    "TrainedPredictor",
+    "UserError",
+    "load",
+    "run",
+]
 
 
 def run(*overrides: str) -> Result:
@@ -20,3 +36,12 @@ def run(*overrides: str) -> Result:
         UserError: for any mistake in the overrides or the data.
     """
     return experiment.run(compose(overrides))
+
+
+def load(run: str | Path) -> TrainedPredictor:
+    """Load the predictor of a finished run: ``narbench.load("runs/...").predict("model.onnx").latency_ms``.
+
+    Raises:
+        UserError: if the run is unfinished or not one on the latency of whole networks.
+    """
+    return TrainedPredictor(run)

@@ -144,7 +144,9 @@ class Benchmark(LightningDataModule, ABC):
     def open_store(self) -> GraphStore:
         """The benchmark's store, converted from the official file on first use."""
         root, cache = Path(self.config.root).expanduser(), Path(self.config.cache).expanduser()
-        return prepare_store(self.store_name, root, cache, self.sources, checksum=self.config.checksum)
+        return prepare_store(
+            self.config.name, root, cache, self.sources, filed_as=self.store_name, checksum=self.config.checksum
+        )
 
     @property
     def store_name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Source:
         page: the project page that links to the download.
         read: converts it; the manifest's ``source`` is filled in by ``prepare_store``.
         sha256: official checksum, where one is published.
+        shows_progress: the reader shows its own progress.
     """
 
     pattern: str
@@ -36,6 +38,7 @@ class Source:
     page: str
     read: Reader
     sha256: str | None = None
+    shows_progress: bool = False
 
 
 def find_source(name: str, root: Path, sources: tuple[Source, ...]) -> tuple[Source, Path]:
@@ -61,6 +64,7 @@ def prepare_store(
     cache: Path,
     sources: tuple[Source, ...],
     *,
+    filed_as: str | None = None,
     checksum: bool = True,
     console: Console | None = None,
 ) -> GraphStore:
@@ -73,6 +77,7 @@ def prepare_store(
         root: folder with the official files.
         cache: folder of the stores.
         sources: forms the benchmark is published in, best first.
+        filed_as: name of the store; that of the benchmark by default.
         checksum: refuse a file whose published checksum differs.
         console: where progress is shown; stderr by default.
 
@@ -80,7 +85,7 @@ def prepare_store(
         UserError: if nothing is found, a file cannot be read, a checksum differs or the content is not valid.
     """
     source, path = find_source(name, root, sources)
-    folder = cache / f"{name}-{_identity(path)}"
+    folder = cache / f"{filed_as or name}-{_identity(path)}"
     with FileLock(Path(tempfile.gettempdir()) / f"narbench-{folder.name}.lock"):
         if (folder / MANIFEST).exists():
             return GraphStore.open(folder)
@@ -97,7 +102,7 @@ def _convert(name: str, source: Source, path: Path, folder: Path, *, checksum: b
                 f"{path}: sha256 {digest[:16]}... is not the published {source.sha256[:16]}...; the download is "
                 "damaged or of another version: download it again, or set dataset.checksum=false (--no-checksum)"
             )
-    with console.status(f"{name}: converting {path.name}"):
+    with nullcontext() if source.shows_progress else console.status(f"{name}: converting {path.name}"):
         columns, manifest = source.read(path)
         facts: dict[str, Any] = {"file": path.name, "sha256": digest, "bytes": _size(path), "page": source.page}
         store = write_store(folder, columns, replace(manifest, source=facts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from harness import loggers
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.evaluation import Predictions, evaluate
 from harness.metrics import Scores, selection_metric
+from harness.ranges import Ranges
 from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb
 from harness.registry import load
 from harness.training import Weights, load_weights, train, weight_sets
@@ -186,4 +187,6 @@ def _data_facts(data: Benchmark, config: ExperimentConfig) -> dict[str, Any]:
             "leaks": parts.leaks,
             "selection": " ".join(selection_metric(data.task)),
         },
+        "spec": asdict(data.spec),
+        "ranges": Ranges.of(data).plain(),
     }

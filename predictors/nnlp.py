@@ -18,7 +18,6 @@ from predictors.layers.node_features import log10_static
 from predictors.layers.positive_head import PositiveHead, StaticLayer, node_sum
 from predictors.losses import relative_squared_error
 
-
 LOG_STATIC = 10.0
 """Divides the decimal logarithms of the per-graph features of cells, which then are of order one."""
 

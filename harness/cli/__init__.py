@@ -12,6 +12,7 @@ from datasets.errors import UserError
 from harness.cli import data
 from harness.cli.bench import bench
 from harness.cli.measure import measure
+from harness.cli.predict import predict
 from harness.cli.runs import runs
 from harness.cli.tables import tables
 
@@ -27,6 +28,7 @@ app.command()(runs)
 app.command()(bench)
 app.command()(measure)
 app.command()(tables)
+app.command()(predict)
 
 
 def main() -> None:

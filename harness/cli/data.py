@@ -17,6 +17,9 @@ app = typer.Typer(help="Convert, describe and make benchmarks.", no_args_is_help
 Name = Annotated[str, typer.Argument(help="Benchmark, as in dataset=NAME.", show_default=False)]
 Root = Annotated[Path | None, typer.Option(help="Folder with the official files.", show_default="data")]
 Cache = Annotated[Path | None, typer.Option(help="Folder for the converted stores.", show_default="~/.cache/narbench")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Leave out the rows whose networks cannot be read (nnlqp).")
+]
 
 
 @app.command()
@@ -25,48 +28,59 @@ def prepare(
     root: Root = None,
     cache: Cache = None,
     checksum: Annotated[bool, typer.Option("--checksum/--no-checksum", help="Refuse a file that was altered.")] = True,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Convert a benchmark's official file to a store, once."""
-    store = benchmark(name, root, cache, checksum).open_store()
+    store = benchmark(name, root, cache, checksum, allow_missing).open_store()
     _say(f"{name}: {len(store):,} graphs in {store.folder}")
 
 
 @app.command()
-def describe(name: Name, root: Root = None, cache: Cache = None) -> None:
+def describe(name: Name, root: Root = None, cache: Cache = None, allow_missing: AllowMissing = False) -> None:
     """Show what a benchmark holds: graphs, operations, labels, noise ceilings and protocols."""
     from harness.cli.describe import print_description
 
-    print_description(benchmark(name, root, cache), Console())
+    print_description(benchmark(name, root, cache, allow_missing=allow_missing), Console())
 
 
 @app.command()
 def make(
-    name: Annotated[str, typer.Argument(help="digits201, the one benchmark that is trained here.")],
-    journal: Annotated[Path, typer.Option(help="Finished cells; an interrupted run continues from it.")] = Path(
+    name: Annotated[str, typer.Argument(help="digits201, which is trained here, or ortcpu, from measurements.")],
+    journal: Annotated[Path, typer.Option(help="digits201: finished cells; an interrupted run continues from it.")] = Path(
         "digits201.journal.jsonl"
     ),
-    out: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("digits201"),
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Training processes, of one thread each; by default all cores.")
+    measured: Annotated[
+        Path | None, typer.Option("--from", help="ortcpu: folder of `narbench measure`.", show_default=False)
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the store.", show_default="the benchmark's name")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default all cores.")] = None,
 ) -> None:
-    """Train the embedded benchmark's cells again (about an hour of CPU time); continues where it was interrupted."""
-    from datasets import digits201
+    """Make an embedded benchmark again: digits201 (about an hour of CPU time, resumable) or ortcpu."""
+    from datasets import digits201, ortcpu
     from datasets.errors import UserError
 
-    if name != "digits201":
+    folder = out or Path(name)
+    if name == "ortcpu":
+        if measured is None:
+            raise UserError("ortcpu: made from measurements; give their folder (--from), which `narbench measure` makes")
+        store = ortcpu.make(measured, folder, workers)
+    elif name == "digits201":
+        store = digits201.make(journal, folder, workers or os.cpu_count() or 1)
+    else:
         raise UserError(
-            f"{name}: only digits201 is made here; convert an official file with `narbench data prepare {name}`"
+            f"{name}: only digits201 is made here, and ortcpu from measurements; convert an official file with "
+            f"`narbench data prepare {name}`"
         )
-    store = digits201.make(journal, out, workers or os.cpu_count() or 1)
-    _say(f"{name}: {len(store):,} graphs in {store.folder}; journal {journal}")
+    _say(f"{name}: {len(store):,} graphs in {store.folder}" + (f"; journal {journal}" if name == "digits201" else ""))
 
 
 def _say(text: str) -> None:
     Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def benchmark(name: str, root: Path | None = None, cache: Path | None = None, checksum: bool = True) -> Benchmark:
+def benchmark(
+    name: str, root: Path | None = None, cache: Path | None = None, checksum: bool = True, allow_missing: bool = False
+) -> Benchmark:
     """A registered benchmark as its YAML describes it, under the ``strict`` protocol with its default sizes.
 
     Args:
@@ -74,13 +88,15 @@ def benchmark(name: str, root: Path | None = None, cache: Path | None = None, ch
         root: folder with the official files; None keeps that of the YAML.
         cache: folder for the converted stores; None keeps that of the YAML.
         checksum: False accepts a file whose published checksum differs.
+        allow_missing: leave out rows whose networks cannot be read.
 
     Raises:
-        UserError: for an unknown name, with the nearest known ones.
+        UserError: for an unknown name, with the nearest known ones, or a benchmark that has no networks to be missing.
     """
     from omegaconf import OmegaConf
 
     from datasets.base import Benchmark, DatasetConfig, LoadingConfig
+    from datasets.errors import UserError
     from datasets.protocol_types import ProtocolConfig
     from harness import registry
 
@@ -90,6 +106,10 @@ def benchmark(name: str, root: Path | None = None, cache: Path | None = None, ch
     config = cast(DatasetConfig, OmegaConf.to_object(OmegaConf.merge(schema, content.dataset)))
     config.root, config.cache = str(root or config.root), str(cache or config.cache)
     config.checksum &= checksum
+    if allow_missing:
+        if not hasattr(config, "allow_missing"):
+            raise UserError(f"--allow-missing: {name} has no files of single networks; leave it out")
+        config.allow_missing = True
     protocol = ProtocolConfig("strict", content.train, content.val, "all", seed=0)
     made: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_batch_size=1), 0)
     return made

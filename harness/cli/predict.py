@@ -1,0 +1,86 @@
+"""``narbench predict``: latency of ONNX files, from a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.prediction import Failure, Prediction, TrainedPredictor
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run on whole networks.", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(help="ONNX files, or folders of them.", show_default=False)],
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="Batch size.", show_default="that of the file")] = None,
+    platform: Annotated[str | None, typer.Option(help="Device, of a run on several.", show_default=False)] = None,
+) -> None:
+    """Predict the latency of ONNX files with a trained predictor."""
+    from harness.prediction import Failure, Prediction, TrainedPredictor
+
+    trained = TrainedPredictor(run)
+    answers = trained.predict_files(paths, batch=batch, platform=platform)
+    failures = [answer for answer in answers if isinstance(answer, Failure)]
+    if json_output:
+        print(json.dumps(_plain(run, trained, answers), indent=1))
+    else:
+        _show(trained, [answer for answer in answers if isinstance(answer, Prediction)], failures)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(answers)} files cannot be predicted; the reasons are above")
+
+
+def _plain(run: Path, trained: TrainedPredictor, answers: Sequence[Prediction | Failure]) -> dict[str, Any]:
+    record, band = trained.record, trained.band
+    return {
+        "run": str(run),
+        "predictor": record["predictor"],
+        "dataset": record["dataset"]["name"],
+        "label": record["dataset"]["labels"]["test"],
+        "band": asdict(band) | {"meaning": str(band)} if band else None,
+        "predictions": [asdict(answer) for answer in answers],
+    }
+
+
+def _show(trained: TrainedPredictor, predictions: Sequence[Prediction], failures: Sequence[Failure]) -> None:
+    console, errors = Console(), Console(stderr=True)
+    if predictions:
+        record = trained.record
+        label, dataset = record["dataset"]["labels"]["test"], record["dataset"]["name"]
+        _say(console, f"{label} by {record['predictor']}, trained on {record['protocol']['sizes']['train']:,} of {dataset}")
+        console.print(_table(predictions))
+        _say(console, f"Band: {trained.band}." if trained.band else "No band: the run has no positive test predictions.")
+    for prediction in predictions:
+        for warning in prediction.warnings:
+            _say(errors, f"{prediction.network}: {warning}", "yellow")
+    for failure in failures:
+        _say(errors, f"{failure.network}: {failure.error}", "red")
+
+
+def _table(predictions: Sequence[Prediction]) -> Table:
+    table = Table("network", box=None)
+    for heading in ("ms", "80 % band", "batch", "nodes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in predictions:
+        ends = (each.low_ms, each.high_ms)
+        band = " - ".join(_number(end) for end in ends if end is not None)
+        mark = " !" if each.warnings else ""
+        table.add_row(each.network, _number(each.latency_ms), band + mark, str(each.batch), str(each.nodes))
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,259 @@
+"""A trained latency predictor, asked about networks of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from onnx import ModelProto
+from torch import nn
+from torch.export import ExportedProgram
+
+from datasets.errors import UserError, require_choice
+from datasets.graph import TaskSpec
+from datasets.network_graph import NetworkGraph, batch
+from datasets.network_reading import NetworkFile, chunks_of, read_networks, spread
+from datasets.onnx_file import parse
+from datasets.onnx_graph import network_of, read_network
+from harness.config import typed
+from harness.error_band import ErrorBand
+from harness.experiment import FITTED, build_predictor
+from harness.progress import bar
+from harness.ranges import Ranges
+from harness.records import PREDICTIONS, RunFolder
+from harness.torch_export import to_onnx
+from harness.training import load_weights, weight_sets
+from predictors.base import Predictor
+from predictors.fitted import FittedPredictor
+
+CHUNK = 64
+"""Files that are read and predicted together."""
+
+POOL_FROM = 500
+"""Files from which on reading them on all cores makes up for starting processes."""
+
+MAX_PADDED = 2**23
+"""Largest batch: networks times the square of the most nodes."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of one network.
+
+    Attributes:
+        network: its file, or the name of its class.
+        latency_ms: predicted latency.
+        low_ms: lower end of the band that ``ErrorBand`` describes; None if the run has none.
+        high_ms: its upper end.
+        batch: batch size.
+        nodes: nodes of its graph.
+        warnings: in what it goes beyond the training networks, for which the band was not measured.
+    """
+
+    network: str
+    latency_ms: float
+    low_ms: float | None
+    high_ms: float | None
+    batch: int
+    nodes: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that nothing can be predicted of.
+
+    Attributes:
+        network: the file.
+        error: why.
+    """
+
+    network: str
+    error: str
+
+
+class TrainedPredictor:
+    """The predictor of a finished run on whole networks, with the weights its record reports.
+
+    Attributes:
+        record: the run's record.
+        band: how far its test networks were from their predictions.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        """Load a run.
+
+        Raises:
+            UserError: if the run is unfinished, damaged, older than this format or not one on the latency of networks.
+        """
+        folder = RunFolder.existing(Path(run))
+        self.record = _finished(folder)
+        self.spec = _spec(self.record["spec"])
+        self.ranges = Ranges(**self.record["ranges"])
+        self.band = ErrorBand.read(folder.path / PREDICTIONS)
+        self.features = str(self.record["config"]["dataset"].get("features", "as_code"))
+        self._predictor = _load(folder, self.record, self.spec)
+
+    def predict(
+        self,
+        network: str | Path | ModelProto | nn.Module | ExportedProgram,
+        *,
+        example: Any = None,
+        batch: int | None = None,
+        platform: str | None = None,
+    ) -> Prediction:
+        """Predict one network.
+
+        Args:
+            network: an ONNX file or model, a module or an exported program.
+            example: one input, or a tuple of all, for a module.
+            batch: batch size; None keeps that of the network.
+            platform: device, of a run on several.
+
+        Raises:
+            UserError: if the network cannot be read or exported, or the platform is unknown.
+        """
+        place = self._platform(platform)
+        if isinstance(network, (str, Path)):
+            if Path(network).is_dir():
+                raise UserError(f"{network}: a folder; predict_files takes folders")
+            name, graph = str(network), read_network(Path(network), batch, self.features)
+        else:
+            name, content = type(network).__name__, _onnx(network, example)
+            graph = network_of(parse(content, name), batch, as_code=self.features == "as_code")
+        answer = self._answers([name], [graph], place)[0]
+        if isinstance(answer, Failure):
+            raise UserError(f"{answer.network}: {answer.error}")
+        return answer
+
+    def predict_files(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        batch: int | None = None,
+        platform: str | None = None,
+        workers: int | None = None,
+    ) -> list[Prediction | Failure]:
+        """Predict many ONNX files, in the order given.
+
+        Args:
+            paths: files, and folders whose files ending in ``.onnx`` are taken, those of subfolders too.
+            batch: batch size; None keeps that of each file.
+            platform: device, of a run on several.
+            workers: processes that read; by default all cores where there are many files.
+
+        Raises:
+            UserError: if a folder holds no ONNX file or the platform is unknown.
+        """
+        place = self._platform(platform)
+        chunks = chunks_of([NetworkFile(path, batch) for path in _files(paths)], CHUNK)
+        if workers is None and len(chunks) * CHUNK < POOL_FROM:
+            workers = 1
+        answers: dict[int, list[Prediction | Failure]] = {}
+        with bar() as progress:
+            task = progress.add_task("predicting", total=len(chunks), note="")
+            for number, results in spread(partial(read_networks, features=self.features), chunks, workers):
+                names = [str(file.path) for file in chunks[number]]
+                answers[number] = self._answers(names, results, place)
+                progress.advance(task)
+        return [answer for number in range(len(chunks)) for answer in answers[number]]
+
+    def _answers(
+        self, names: Sequence[str], results: Sequence[NetworkGraph | UserError], platform: int | None
+    ) -> list[Prediction | Failure]:
+        graphs = [result for result in results if isinstance(result, NetworkGraph)]
+        values = iter(self._forward(graphs, platform))
+        return [
+            self._answer(name, result, next(values))
+            if isinstance(result, NetworkGraph)
+            else Failure(name, str(result).removeprefix(f"{name}: "))
+            for name, result in zip(names, results, strict=True)
+        ]
+
+    def _answer(self, name: str, graph: NetworkGraph, value: float) -> Prediction | Failure:
+        if not np.isfinite(value):
+            return Failure(name, "the prediction is not a finite number; the network is too unlike the training networks")
+        low, high = self.band.around(value) if self.band else (None, None)
+        remarks = tuple(self.ranges.remarks(graph, self.spec.operations))
+        return Prediction(name, value, low, high, int(graph.static["batch"]), len(graph.ops), remarks)
+
+    def _forward(self, graphs: Sequence[NetworkGraph], platform: int | None) -> list[float]:
+        """Predictions in the order of ``graphs``, made in batches of networks of like size."""
+        sizes = np.array([len(graph.ops) for graph in graphs], np.int64)
+        values = np.empty(len(graphs))
+        with torch.inference_mode():
+            for rows in _batches(sizes):
+                graph_batch = batch([graphs[row] for row in rows])
+                if platform is not None:
+                    graph_batch = replace(graph_batch, platform=torch.full((len(rows),), platform))
+                values[rows] = self._predictor(graph_batch).double().numpy()
+        return [float(value) for value in values]
+
+    def _platform(self, name: str | None) -> int | None:
+        known = self.spec.platforms
+        if name is None and len(known) > 1:
+            raise UserError(f"platform: this run predicts {len(known)}; choose one of {', '.join(known)}")
+        if name is not None:
+            require_choice("platform", name, known)
+        return known.index(name) if name is not None and len(known) > 1 else None
+
+
+def _finished(folder: RunFolder) -> dict[str, Any]:
+    record = folder.record()
+    if record is None:
+        raise UserError(f"{folder.path}: not finished; finish it with resume={folder.path}")
+    name, task = record["dataset"]["name"], record["dataset"]["task"]
+    spec = record.get("spec")
+    if task != "latency" or (spec and not spec["attributes"]):
+        raise UserError(
+            f"{folder.path}: predicts the {task} of the cells of {name}, not of ONNX networks; choose a run on whole "
+            "networks (dataset=ortcpu, nnlqp or nb201_latency)"
+        )
+    if spec is None:
+        raise UserError(f"{folder.path}: made by an older narbench, which did not record what predict needs; run it again")
+    return record
+
+
+def _spec(content: dict[str, Any]) -> TaskSpec:
+    """The task as ``dataclasses.asdict`` and JSON left it."""
+    tuples = {name: tuple(content[name]) for name in ("operations", "static", "platforms")}
+    attributes = {name: tuple(slots) for name, slots in content["attributes"].items()}
+    return TaskSpec(**{**content, **tuples, "attributes": attributes})
+
+
+def _load(folder: RunFolder, record: dict[str, Any], spec: TaskSpec) -> Predictor:
+    config = typed(OmegaConf.create(folder.config()))
+    predictor = build_predictor(config, spec)
+    weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(config.recipe.ema > 0)
+    load_weights(predictor, folder.checkpoints, weights[record["selected_weights"]])
+    return predictor.eval()
+
+
+def _onnx(network: ModelProto | nn.Module | ExportedProgram, example: Any) -> bytes:
+    return network.SerializeToString() if isinstance(network, ModelProto) else to_onnx(network, example)
+
+
+def _files(paths: Iterable[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(path.rglob("*.onnx")) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{path}: no .onnx files in this folder; give another")
+        files += found
+    return files
+
+
+def _batches(sizes: Any) -> Iterator[Any]:
+    """Rows in order of size, cut where a padded batch would exceed ``MAX_PADDED``."""
+    order = np.argsort(sizes, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * int(sizes[order[end]]) ** 2 > MAX_PADDED:
+            yield order[start:end]
+            start = end

@@ -1,0 +1,76 @@
+"""PyTorch models as ONNX files, in memory."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import torch
+from onnx import ModelProto
+from torch import nn
+from torch.export import ExportedProgram
+
+from datasets.errors import UserError
+
+
+def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
+    """Export a model in evaluation mode, batch normalisation as operators of its own (as NNLQP's files have it).
+
+    PyTorch's TorchScript exporter is used: its successor fuses batch normalisation and needs a package more (onnxscript).
+
+    Args:
+        model: a module, or an exported program, which is taken in the mode in which it was exported.
+        example: one input, or a tuple of all; of an exported program by default those it was exported with.
+
+    Raises:
+        UserError: if there is no example input or the exporter does not know an operator.
+    """
+    exported = isinstance(model, ExportedProgram)
+    module: Any = model.module() if isinstance(model, ExportedProgram) else model
+    inputs, keywords = _inputs(model, example)
+    modes = [(part, part.training) for part in module.modules()]
+    if not exported:
+        module.eval()
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            keep = torch.onnx.TrainingMode.PRESERVE
+            torch.onnx.export(module, inputs, buffer, kwargs=keywords, dynamo=False, training=keep)  # type: ignore[arg-type]
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{_name(model)}: cannot be exported to ONNX ({reason}); export it to a file by other means"
+        ) from None
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    return _unshared(buffer.getvalue())
+
+
+def _unshared(content: bytes) -> bytes:
+    """Give parameters of equal value initializers of their own; the exporter leaves one, and an Identity for each other."""
+    model = ModelProto.FromString(content)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    shared = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]
+    for node in shared:
+        graph.initializer.add().CopyFrom(weights[node.input[0]])
+        graph.initializer[-1].name = node.output[0]
+        graph.node.remove(node)
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def _inputs(model: nn.Module | ExportedProgram, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if example is not None:
+        return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
+    if isinstance(model, ExportedProgram) and model.example_inputs is not None:
+        inputs: tuple[tuple[Any, ...], dict[str, Any]] = model.example_inputs
+        return inputs
+    raise UserError(f"{_name(model)}: needs an example input: predict(model, example=torch.zeros(1, 3, 224, 224))")
+
+
+def _name(model: nn.Module | ExportedProgram) -> str:
+    return type(model).__name__

@@ -1,0 +1,313 @@
+"""``narbench predict`` and ``narbench.load(run).predict``: trained predictors on ONNX files and PyTorch models."""
+
+import json
+import shutil
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+import torch
+from nnlqp_folders import chain, chains, write_networks, write_table
+from onnx_models import small_network
+from torch import nn
+
+import narbench as api
+from datasets.errors import UserError
+from datasets.onnx_file import parse
+from harness.cli import main
+from harness.error_band import ErrorBand
+from harness.prediction import _batches
+from harness.torch_export import to_onnx
+
+SMALL = ("predictor.hidden=16", "predictor.head=8", "recipe.epochs=3", "logger=none")
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x):
+        return torch.relu(x + self.body(x))
+
+
+def resnet():
+    stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    return nn.Sequential(stem, Residual(8), Residual(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with data, and NNLP trained on it in ``run``."""
+    folder = tmp_path_factory.mktemp("home")
+    chains(folder / "data")
+    data = ("dataset=nnlqp", f"dataset.root={folder / 'data'}", f"dataset.cache={folder / 'cache'}")
+    api.run(*data, "predictor=nnlp", *SMALL, f"out={folder / 'run'}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(home):
+    return api.load(home / "run")
+
+
+def recorded(run):
+    table = pq.read_table(run / "predictions.parquet").to_pandas()
+    return table[table.split == "test"]
+
+
+def network(home, key):
+    number = int(key) - 1
+    return home / "data/unseen_structure/onnx" / ("shallow", "deep")[number // 20] / f"{number % 20:03d}.onnx"
+
+
+@pytest.fixture
+def narbench(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "240")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["narbench", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_file_is_predicted_as_the_run_did(home, trained):
+    """The test networks' files, read anew, give the recorded predictions."""
+    rows = recorded(home / "run")
+    assert len(rows) == 4
+    for key, value in zip(rows.key, rows.prediction, strict=True):
+        answer = trained.predict(network(home, key), batch=1)
+        assert answer.latency_ms == pytest.approx(value, rel=1e-5)
+        assert (answer.batch, answer.nodes) == (1, 3 if int(key) <= 20 else 7)
+
+
+def test_the_band_holds_for_80_percent_of_the_test_networks(home, trained, tmp_path):
+    rows = recorded(home / "run")
+    answer = trained.predict(network(home, rows.key.iloc[0]), batch=1)
+    low, high = np.quantile(rows.prediction / rows.label - 1, [0.1, 0.9])
+    assert answer.low_ms == pytest.approx(answer.latency_ms / (1 + high), rel=1e-5)
+    assert answer.high_ms == pytest.approx(answer.latency_ms / (1 + low), rel=1e-5)
+    rng = np.random.default_rng(0)
+    label = rng.uniform(1, 9, 1000).astype(np.float32)
+    prediction = (label * rng.uniform(0.5, 1.2, 1000)).astype(np.float32)
+    table = {"split": ["test"] * 1000, "label": label, "prediction": prediction}
+    pq.write_table(api_table(table), tmp_path / "p.parquet")
+    band = ErrorBand.read(tmp_path / "p.parquet")
+    ends = np.array([band.around(value) for value in prediction])
+    assert ((ends[:, 0] <= label) & (label <= ends[:, 1])).mean() == pytest.approx(0.8, abs=0.003)
+    pq.write_table(api_table({**table, "prediction": -prediction}), tmp_path / "p.parquet")
+    assert ErrorBand.read(tmp_path / "p.parquet") is None
+    with pytest.raises(UserError, match=r"none\.parquet: cannot be read"):
+        ErrorBand.read(tmp_path / "none.parquet")
+
+
+def api_table(columns):
+    import pyarrow as pa
+
+    return pa.table(columns)
+
+
+def test_json(home, narbench):
+    rows = recorded(home / "run")
+    files = [network(home, key) for key in rows.key]
+    status, out, err = narbench(home / "run", *files, "--json", "--batch", 1)
+    assert (status, err) == (0, "")
+    content = json.loads(out)
+    assert [each["network"] for each in content["predictions"]] == [str(file) for file in files]
+    assert [each["latency_ms"] for each in content["predictions"]] == pytest.approx(list(rows.prediction), rel=1e-5)
+    assert (content["predictor"], content["dataset"], content["label"]) == ("nnlp", "nnlqp", "latency_ms")
+    assert content["band"]["networks"] == 4
+    assert content["band"]["low"] < content["band"]["high"]
+    for each in content["predictions"]:
+        assert each["low_ms"] < each["high_ms"]
+        assert set(each) == {"network", "latency_ms", "low_ms", "high_ms", "batch", "nodes", "warnings"}
+
+
+def test_folder_and_words(home, narbench):
+    status, out, err = narbench(home / "run", home / "data", "--batch", 1)
+    assert status == 0
+    assert out.count(".onnx") == 40
+    assert "80 % of" not in err
+    assert "Band: 80% of the run's 4 test networks took between prediction / " in out
+    assert out.splitlines()[0] == "latency_ms by nnlp, trained on 32 of nnlqp"
+
+
+def test_warnings_name_what_is_unlike_the_training_networks(home, trained, tmp_path, narbench):
+    write_networks(tmp_path, {"odd.onnx": small_network(), "known.onnx": chain(9), "wide.onnx": chain(500)})
+    remarks = trained.predict(tmp_path / "odd.onnx", batch=1).warnings
+    assert remarks[0] == "operators outside the vocabulary: MatMul (2)"
+    assert remarks[1].startswith("operators that no training network has: Add (1), AveragePool (1)")
+    assert "Relu" not in remarks[1]
+    assert any(remark.startswith("nodes 15 is above the training range, 3 to 7") for remark in remarks)
+    assert trained.predict(tmp_path / "known.onnx", batch=1).warnings == ()
+    assert (
+        trained.predict(tmp_path / "known.onnx", batch=7).warnings[0] == "batch 7 is above the training range, which is 1"
+    )
+    (wide,) = [w for w in trained.predict(tmp_path / "wide.onnx", batch=1).warnings if w.startswith("params")]
+    assert wide.startswith("params 2,263,500 is above the training range, ")
+    status, out, err = narbench(home / "run", tmp_path / "odd.onnx", "--batch", 1)
+    assert status == 0
+    assert "odd.onnx: operators outside the vocabulary: MatMul (2)" in err
+    assert " !" in out
+
+
+def test_ranges_are_those_of_the_training_rows(home):
+    record = json.loads((home / "run" / "record.json").read_text())
+    assert record["ranges"]["operations"] == ["Conv", "Relu", "Sigmoid", "Input"]
+    assert record["ranges"]["features"]["nodes"] == [3, 7]
+    assert record["ranges"]["features"]["batch"] == [1, 1]
+    assert record["spec"]["unit"] == "ms"
+
+
+def test_files_that_cannot_be_predicted(home, narbench, tmp_path):
+    write_networks(tmp_path, {"good.onnx": chain(9)})
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    status, out, err = narbench(home / "run", tmp_path, tmp_path / "none.onnx", "--batch", 1)
+    assert status == 2
+    assert "good.onnx" in out
+    assert "bad.onnx: not an ONNX model" in err
+    assert "none.onnx: no such file" in err
+    assert "error: 2 of 3 files cannot be predicted" in err
+    status, out, err = narbench(home / "run", tmp_path / "good.onnx", tmp_path / "bad.onnx", "--json", "--batch", 1)
+    assert status == 2
+    first, second = json.loads(out)["predictions"]
+    assert first["latency_ms"] > 0
+    assert second["error"].startswith("not an ONNX model")
+    assert "give a batch size" in narbench(home / "run", tmp_path / "good.onnx")[2]
+    (tmp_path / "empty").mkdir()
+    status, _, err = narbench(home / "run", tmp_path / "empty")
+    assert (status, "no .onnx files in this folder" in err) == (2, True)
+
+
+def test_single_prediction_mistakes(trained, tmp_path):
+    with pytest.raises(UserError, match=r"none\.onnx: no such file"):
+        trained.predict(tmp_path / "none.onnx")
+    with pytest.raises(UserError, match="a folder; predict_files takes folders"):
+        trained.predict(tmp_path)
+    with pytest.raises(UserError, match=r"platform=cpu"):
+        trained.predict(small_network(), batch=1, platform="cpu")
+    with pytest.raises(UserError, match="Linear: needs an example input"):
+        trained.predict(nn.Linear(2, 2))
+
+
+def test_runs_that_cannot_predict_networks(home, narbench, tmp_path):
+    write_networks(tmp_path, {"a.onnx": chain(9)})
+    model = tmp_path / "a.onnx"
+    api.run("predictor=flops", "logger=none", "train=20", "val=10", f"out={tmp_path / 'cells'}")
+    _, _, err = narbench(tmp_path / "cells", model)
+    assert "predicts the accuracy of the cells of digits201, not of ONNX networks; choose a run on whole networks" in err
+    assert "no run here" in narbench(tmp_path / "none", model)[2]
+    run = tmp_path / "run"
+    shutil.copytree(home / "run", run)
+    (run / "record.json").rename(tmp_path / "record.json")
+    assert f"not finished; finish it with resume={run}" in narbench(run, model)[2]
+    record = json.loads((tmp_path / "record.json").read_text())
+    del record["spec"]
+    (run / "record.json").write_text(json.dumps(record))
+    assert "made by an older narbench" in narbench(run, model)[2]
+    shutil.copy(tmp_path / "record.json", run)
+    shutil.rmtree(run / "checkpoints")
+    assert "no checkpoint" in narbench(run, model)[2]
+
+
+def test_fitted_predictors_and_averaged_weights(home, tmp_path):
+    data = ("dataset=nnlqp", f"dataset.root={home / 'data'}", f"dataset.cache={home / 'cache'}", "logger=none")
+    api.run(*data, "predictor=knn", f"out={tmp_path / 'knn'}")
+    api.run(*data, "predictor=nnlp", *SMALL, "recipe.ema=0.5", f"out={tmp_path / 'ema'}")
+    for name in ("knn", "ema"):
+        rows = recorded(tmp_path / name).iloc[::-1]  # large networks first
+        answers = api.load(tmp_path / name).predict_files([network(home, key) for key in rows.key], batch=1)
+        assert [answer.latency_ms for answer in answers] == pytest.approx(list(rows.prediction), rel=1e-4)
+
+
+def test_several_platforms(tmp_path, narbench):
+    folder = tmp_path / "multi_platform"
+    write_networks(folder, {f"onnx/{i}.onnx": chain(4 + i) for i in range(10)})
+    rows = [
+        f"{p}{i} onnx/{i}.onnx 8 {(1 + i) * p} f {p} {'test' if i > 7 else 'train'}" for p in (2, 23) for i in range(10)
+    ]
+    write_table(folder / "gt.txt", rows)
+    data = ("dataset=nnlqp", "dataset.part=multi_platform", f"dataset.root={tmp_path}", f"dataset.cache={tmp_path}")
+    run = tmp_path / "run"
+    api.run(*data, "predictor=nnlp", *SMALL, "protocol=multi_platform", "val=4", f"out={run}")
+    rows, model = recorded(run), folder / "onnx/9.onnx"
+    _, _, err = narbench(run, model, "--batch", 8)
+    assert "this run predicts 2; choose one of cpu-openppl-fp32, mul270-neuware-int8" in err
+    for platform, key in (("cpu-openppl-fp32", "29"), ("mul270-neuware-int8", "239")):
+        status, out, _ = narbench(run, model, "--batch", 8, "--platform", platform, "--json")
+        assert status == 0
+        (value,) = rows.prediction[rows.key == key]
+        assert json.loads(out)["predictions"][0]["latency_ms"] == pytest.approx(value, rel=1e-5)
+
+
+def test_torch_module_is_exported_as_it_would_be_by_hand(trained, tmp_path):
+    module, example = resnet(), torch.zeros(1, 3, 32, 32)
+    module.train()
+    module[1].eval()
+    answer = trained.predict(module, example=example)
+    assert [part.training for part in module] == [True, False, True, True, True, True]
+    assert answer.network == "Sequential"
+    module.eval()
+    for parameter in (*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())):
+        parameter.data.uniform_()  # the exporter joins parameters of equal value
+    keep = torch.onnx.TrainingMode.PRESERVE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (example,), tmp_path / "resnet.onnx", dynamo=False, training=keep)
+    by_hand = trained.predict(tmp_path / "resnet.onnx")
+    assert answer.latency_ms == by_hand.latency_ms
+    assert answer.nodes == by_hand.nodes
+    program = torch.export.export(module, (example,))
+    assert trained.predict(program).latency_ms == pytest.approx(answer.latency_ms, rel=1e-6)
+    assert trained.predict(onnx.load(tmp_path / "resnet.onnx")).latency_ms == answer.latency_ms
+    assert trained.predict(program, batch=4).batch == 4
+
+
+def test_export_keeps_batch_normalisation():
+    content = to_onnx(resnet(), torch.zeros(2, 3, 32, 32))
+    onnx.checker.check_model(onnx.load_from_string(content))
+    types = [node.type for node in parse(content, "resnet").nodes]
+    assert set(types) == {"Conv", "BatchNormalization", "Relu", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
+    assert types.count("Conv") == 5
+    assert types.count("BatchNormalization") == 4
+    assert types.count("Add") == 2
+    assert types[-1] == "Gemm"
+
+
+def test_operators_that_cannot_be_exported():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x).real.cumprod(0).lgamma()
+
+    with pytest.raises(UserError, match="Odd: cannot be exported to ONNX"):
+        to_onnx(Odd(), torch.zeros(2, 2))
+
+
+def test_many_files_on_several_processes_keep_their_order(trained, home, monkeypatch):
+    monkeypatch.setattr("harness.prediction.CHUNK", 7)
+    folder = home / "data"
+    alone = trained.predict_files([folder], batch=1)
+    together = trained.predict_files([folder], batch=1, workers=2)
+    assert [answer.network for answer in together] == sorted(str(path) for path in folder.rglob("*.onnx"))
+    assert together == alone
+
+
+def test_batches_are_of_like_size_and_bounded(monkeypatch):
+    monkeypatch.setattr("harness.prediction.MAX_PADDED", 100)
+    cut = [rows.tolist() for rows in _batches(np.array([5, 1, 20, 2, 5, 5, 5]))]
+    assert cut == [[1, 3, 0, 4], [5, 6], [2]]
+    assert list(_batches(np.array([], np.int64))) == []
