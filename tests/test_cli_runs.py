@@ -8,8 +8,6 @@ from typer.testing import CliRunner
 import narbench
 from harness import bench
 from harness.cli import app
-from harness.config import compose, typed
-from harness.experiment import build_predictor
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +41,18 @@ def test_no_match_is_a_mistake(runs):
 
 
 def test_bench_prints_flat_json(monkeypatch, tmp_path):
-    def small(name):
-        sizes = {
-            "nnformer": ["predictor.dim=16", "predictor.depth=1"],
-            "narformer": ["predictor.depths=[1,1,1,1]"],
-            "narformer2": ["predictor.hidden=16", "predictor.layers=1"],
-            "nnlp": ["predictor.hidden=16"],
-        }[name]
-        return build_predictor(typed(compose([f"predictor={name}", *sizes, "logger=none"])), bench.CELLS)
+    original, sizes = (
+        bench.compose,
+        {"nnformer": ["dim=16", "depth=1"], "nnlp": ["hidden=16"], "narformer": ["depths=[1,1,1,1]"]},
+    )
 
-    monkeypatch.setattr(bench, "cell_predictor", small)
+    def small(overrides):
+        (name,) = [text.removeprefix("predictor=") for text in overrides if text.startswith("predictor=")]
+        return original([*overrides, *(f"predictor.{size}" for size in sizes[name])])
+
+    monkeypatch.setattr(bench, "compose", small)
+    monkeypatch.setattr(bench, "trained_predictors", lambda kind: ["nnformer", "nnlp"])
+    monkeypatch.setattr(bench, "PREDICT_COPIES", 1)
     file = tmp_path / "bench.json"
     result = CliRunner().invoke(app, ["bench", "predict", "--json", str(file)])
     assert result.exit_code == 0, result.output
@@ -62,8 +62,11 @@ def test_bench_prints_flat_json(monkeypatch, tmp_path):
         "gemm_gflops",
         "nnformer.cells.per_second",
         "nnlp.cells.predict_gemm_fraction",
-        "narformer2.cells.per_second",
+        "nnformer.networks.per_second",
+        "nnlp.networks.predict_gemm_fraction",
+        "tokenize.cells_per_second",
     }
+
     assert all(value > 0 for value in figures.values())
 
 
@@ -86,3 +89,12 @@ def test_random_cells_are_valid_graphs():
     assert (parent < child).all()
     assert (batch.batch[parent] == batch.batch[child]).all()
     assert batch.count.tolist() == [7] * 50
+
+
+def test_bench_times_every_trained_predictor_on_batches_of_the_papers_sizes():
+    cells, networks = (bench.trained_predictors(kind) for kind in ("cells", "networks"))
+    assert {"narformer", "nnformer", "gin"} <= set(cells)
+    assert set(networks) == set(cells) - {"narformer"}
+    assert not {"flops", "boosting"} & set(cells)
+    batch = bench.random_networks()
+    assert (len(batch), len(batch.op), int(batch.count.min()), int(batch.count.max())) == (16, 1782, 21, 250)
