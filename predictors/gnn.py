@@ -14,7 +14,7 @@ from torch_geometric.nn import global_max_pool
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.dropout import dropout
-from predictors.layers.node_features import log10_static, node_features
+from predictors.layers.node_features import both_ways, log10_static, node_features
 from predictors.layers.positive_head import PositiveHead, StaticLayer, node_sum
 from predictors.losses import mean_squared_error, relative_squared_error
 
@@ -80,7 +80,7 @@ class GNN(Predictor):
     def forward(self, batch: GraphBatch) -> Tensor:
         """Predictions (B,), positive if of latencies."""
         x = self.input(self.nodes(batch))
-        edges = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
+        edges = both_ways(batch.edge_index)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = x + dropout(F.relu(norm(convolution(x, edges))), self.config.dropout, self.training)
         prediction: Tensor = self.head(self.readout(x, batch))

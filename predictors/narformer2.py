@@ -16,6 +16,7 @@ from predictors.layers.codes import SPACINGS, code_table
 from predictors.layers.dropout import dropout
 from predictors.layers.graph_attention import GROUPS, GraphAttention, GroupedFeedForward, Neighbours
 from predictors.layers.network_features import CodedNodes, CodedStatic
+from predictors.layers.node_features import both_ways
 from predictors.layers.positive_head import PositiveHead, StaticLayer, initialise_bias, node_sum
 from predictors.layers.relabel import AUGMENTATIONS
 from predictors.losses import pair_terms, relative_squared_error
@@ -214,11 +215,6 @@ class NARFormer2(Predictor):
         edges = torch.cat([batch.edge_index, torch.stack([first + parent, first + child])], 1)
         ptr = torch.cat([batch.ptr, batch.ptr[1:] + len(batch.op)])
         return torch.cat([batch.op, other.op[other.mask]]), batch.position.repeat(2), edges, ptr
-
-
-def both_ways(edge_index: Tensor) -> Tensor:
-    """Every edge and its reverse (2, 2E)."""
-    return torch.cat([edge_index, edge_index.flip(0)], 1)
 
 
 def check(config: NARFormer2Config, spec: TaskSpec) -> None:

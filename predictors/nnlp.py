@@ -13,8 +13,8 @@ from torch_geometric.nn import SAGEConv
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.base import Predictor, PredictorConfig
 from predictors.layers.dropout import dropout
-from predictors.layers.network_features import NormalisedNodes, scaled_static
-from predictors.layers.node_features import log10_static
+from predictors.layers.network_features import scaled_static
+from predictors.layers.node_features import both_ways, log10_static, node_features
 from predictors.layers.positive_head import PositiveHead, StaticLayer, node_sum
 from predictors.losses import relative_squared_error
 
@@ -89,9 +89,9 @@ class NNLP(Predictor):
 
     def __init__(self, config: NNLPConfig, spec: TaskSpec) -> None:
         super().__init__(config, spec)
-        self.nodes = NormalisedNodes(spec) if spec.whole_networks else None
+        self.nodes = node_features(spec)
         self.network = Network(
-            self.nodes.width if self.nodes else len(spec.operations),
+            self.nodes.width,
             max(1, len(spec.static)),
             config.hidden,
             config.head,
@@ -102,18 +102,11 @@ class NNLP(Predictor):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Predictions (B,), positive."""
-        edges = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
-        prediction: Tensor = self.network(self._nodes(batch), edges, batch.batch, self._static(batch))
+        edges = both_ways(batch.edge_index)
+        prediction: Tensor = self.network(self.nodes(batch), edges, batch.batch, self._static(batch))
         if batch.platform is None:
             return prediction[:, 0]
         return prediction.gather(1, batch.platform[:, None])[:, 0]
-
-    def _nodes(self, batch: GraphBatch) -> Tensor:
-        """Nodes (N, 44) of whole networks, (N, V) of cells."""
-        if self.nodes is not None:
-            nodes: Tensor = self.nodes(batch)
-            return nodes
-        return F.one_hot(batch.op, len(self.spec.operations)).to(self.dtype)
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
         """Relative squared error."""

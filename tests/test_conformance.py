@@ -29,7 +29,7 @@ SMALL = {
     "gin": {"hidden": 32},
     "gat": {"hidden": 32},
     "graphsage": {"hidden": 32},
-    "brpnas": {"hidden": 64, "dropout": 0.0},
+    "brpnas": {"hidden": 64},
     "boosting": {"trees": 100, "learning_rate": 0.1},
 }
 """Overrides that make a predictor quick to train here."""

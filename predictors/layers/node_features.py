@@ -1,4 +1,4 @@
-"""What graph networks read of a graph: one row a node, and the logarithms of the per-graph features."""
+"""What graph networks read of a graph: one row a node, both directions of edges, logarithms of the per-graph features."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class OneHotNodes(nn.Module):
 def node_features(spec: TaskSpec) -> OneHotNodes | NormalisedNodes:
     """One-hot operations of cells; NNLP's 44 columns of whole networks."""
     return NormalisedNodes(spec) if spec.whole_networks else OneHotNodes(len(spec.operations))
+
+
+def both_ways(edge_index: Tensor) -> Tensor:
+    """Every edge and its reverse (2, 2E)."""
+    return torch.cat([edge_index, edge_index.flip(0)], 1)
 
 
 def log10_static(batch: GraphBatch, names: Sequence[str]) -> Tensor:
