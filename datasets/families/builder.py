@@ -73,15 +73,16 @@ class NetworkBuilder:
         return self._add("Sigmoid", [x], x.channels, x.size)
 
     def hard_sigmoid(self, x: FeatureMap) -> FeatureMap:
-        """min(max(x / 6 + 1/2, 0), 1)."""
-        return self._add("HardSigmoid", [x], x.channels, x.size, alpha=1 / 6, beta=0.5)
+        """min(max(x + 3, 0), 6) / 6 in three operators, as exported for this opset; 3 and 6 are initializers."""
+        shifted = self._add("Add", [x], x.channels, x.size, [(1,)])
+        return self._add("Div", [self.relu6(shifted)], x.channels, x.size, [(1,)])
 
     def swish(self, x: FeatureMap) -> FeatureMap:
         """Product of a map and its sigmoid."""
         return self.multiply(x, self.sigmoid(x))
 
     def hard_swish(self, x: FeatureMap) -> FeatureMap:
-        """Product of a map and its hard sigmoid, in two operators (NNLQP's code refuses HardSwish)."""
+        """Product of a map and its hard sigmoid (NNLQP's vocabulary lacks HardSwish)."""
         return self.multiply(x, self.hard_sigmoid(x))
 
     def add(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
