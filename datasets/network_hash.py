@@ -19,6 +19,13 @@ HASH_RULE = "network-wl-1"
 
 _Colours = NDArray[np.uint64]
 
+_ONE, _TWO, _THREE, _FIVE = map(np.uint64, (1, 2, 3, 5))
+_INCREMENT, _LAST_SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(31)
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+
 
 def network_hash(ops: NDArray[Any], edges: NDArray[Any], features: NDArray[np.float32]) -> bytes:
     """The 16-byte canonical hash of a directed acyclic graph.
@@ -28,7 +35,7 @@ def network_hash(ops: NDArray[Any], edges: NDArray[Any], features: NDArray[np.fl
         edges: (parent, child) pairs (e, 2).
         features: numbers of each node (n, k).
     """
-    parent, child = edges[:, 0].astype(np.intp), edges[:, 1].astype(np.intp)
+    parent, child = edges.T.astype(np.intp)
     colours = _mix(ops.astype(np.uint64))
     for column in (features + np.float32(0)).view(np.uint32).T:  # + 0 makes -0 and 0 alike
         colours = _mix(colours ^ column)
@@ -38,16 +45,16 @@ def network_hash(ops: NDArray[Any], edges: NDArray[Any], features: NDArray[np.fl
         above, below = np.zeros_like(colours), np.zeros_like(colours)
         np.add.at(above, child, _mix(colours[parent]))
         np.add.at(below, parent, _mix(colours[child]))
-        colours = _mix(
-            _mix(colours) + _mix(above ^ np.uint64(1)) * np.uint64(3) + _mix(below ^ np.uint64(2)) * np.uint64(5)
-        )
+        colours = _mix(_mix(colours) + _mix(above ^ _ONE) * _THREE + _mix(below ^ _TWO) * _FIVE)
     content = np.concatenate([[np.uint64(rounds)], np.sort(colours)])
     return blake2b(content.astype("<u8").tobytes(), digest_size=16).digest()
 
 
 def _mix(values: _Colours) -> _Colours:
     """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), after its increment."""
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed = values + _INCREMENT
+    for shift, factor in _ROUNDS:
+        mixed ^= mixed >> shift
+        mixed *= factor
+    mixed ^= mixed >> _LAST_SHIFT
+    return mixed

@@ -61,7 +61,8 @@ def _mean_pad(operator: Operator) -> float:
         return _mean(operator.integers("pads"))
     kernel = operator.kernel
     ones, zeros = (1,) * len(kernel), (0,) * len(kernel)
-    small, large, extra = operator.output[2:], operator.input[2:], zeros
+    extra: Sequence[int] = zeros
+    small, large = operator.output[2:], operator.input[2:]
     if operator.type == "ConvTranspose":
         small, large, extra = large, small, operator.integers("output_padding") or zeros
     strides, dilations = operator.sizes("strides") or ones, operator.sizes("dilations") or ones

@@ -62,7 +62,7 @@ def params_as_code(operator: Operator) -> int:
 
 def memory(operator: Operator) -> int:
     """Elements of all outputs."""
-    return sum(prod(shape) for shape in operator.outputs)
+    return sum(map(prod, operator.outputs))
 
 
 def stored_parameters(file: OnnxFile, shapes: dict[str, Shape]) -> int:
@@ -80,7 +80,7 @@ def stored_parameters(file: OnnxFile, shapes: dict[str, Shape]) -> int:
 
 def _constant_kind(node: OnnxNode) -> int:
     """Element type of a constant; undefined for those that are not stored as a tensor."""
-    return next((attribute.t.data_type for attribute in node.content.attribute), TensorProto.UNDEFINED)
+    return next((attribute.t.data_type for attribute in node.attributes), TensorProto.UNDEFINED)
 
 
 def _elements(operator: Operator) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import UserError
-from datasets.onnx_file import OnnxFile, OnnxNode
+from datasets.onnx_file import PARAMETERISED, OnnxFile, OnnxNode
 
 MAX_EDGES = 100_000
 """Most edges of a graph."""
@@ -52,17 +52,17 @@ def build_dag(file: OnnxFile) -> Dag:
     children: list[dict[int, None]] = [{} for _ in made]
     given = _given(file)
     for node in file.nodes:
-        outputs = dict.fromkeys(index[name] for name in node.outputs if name in made)
+        outputs = dict.fromkeys([index[name] for name in node.outputs if name in made])
         for name in _data_inputs(node, given) if outputs else ():
             if (parent := index.setdefault(name, len(index))) == len(children):
                 children.append({})
-            children[parent] |= outputs
+            children[parent].update(outputs)
     order, parents = _generations(children)
     if not order:
         raise UserError(f"{file.source}: holds no operator that reads an input; export the model again")
     names = list(index)
-    makers = tuple(made[names[v]] if parents[v] else -1 for v in order)
-    return Dag(tuple(names[v] for v in order), makers, _sorted_edges(order, children))
+    makers = tuple([made[names[v]] if parents[v] else -1 for v in order])
+    return Dag(tuple([names[v] for v in order]), makers, _sorted_edges(order, children))
 
 
 def _made(file: OnnxFile) -> dict[str, int]:
@@ -80,8 +80,9 @@ def _given(file: OnnxFile) -> set[str]:
 
 
 def _data_inputs(node: OnnxNode, given: set[str]) -> Iterable[str]:
-    dropped = given.intersection(node.parameters)
-    return (name for place, name in enumerate(node.inputs) if name and (place == 0 or name not in dropped))
+    if node.type in PARAMETERISED:
+        return [name for place, name in enumerate(node.inputs) if name and (place == 0 or name not in given)]
+    return filter(None, node.inputs)
 
 
 def _generations(children: Sequence[dict[int, None]]) -> tuple[list[int], list[int]]:
@@ -104,6 +105,9 @@ def _generations(children: Sequence[dict[int, None]]) -> tuple[list[int], list[i
 
 
 def _sorted_edges(order: Sequence[int], children: Sequence[dict[int, None]]) -> NDArray[np.int32]:
-    place = {v: position for position, v in enumerate(order)}
-    pairs = [(place[v], child) for v in order for child in sorted(place[child] for child in children[v])]
-    return np.array(pairs, np.int32)
+    place = np.empty(len(children), np.int64)
+    place[order] = np.arange(len(order))
+    parent = np.repeat(np.arange(len(order)), [len(children[v]) for v in order])
+    child = place[[child for v in order for child in children[v]]]
+    pairs = np.sort(parent * len(order) + child)
+    return np.stack(np.divmod(pairs, len(order)), 1).astype(np.int32)

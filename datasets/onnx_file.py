@@ -5,12 +5,13 @@ Weights are never needed: their data are dropped on reading, and files that keep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from datasets.errors import UserError
 
@@ -37,8 +38,7 @@ PARAMETERISED = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization"
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
-@dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(NamedTuple):
     """An operator as the file has it.
 
     Attributes:
@@ -46,14 +46,16 @@ class OnnxNode:
         name: its own name, or that of its first output.
         inputs: tensors it reads; empty names are inputs left out.
         outputs: tensors it makes; empty names are outputs left out.
-        content: its other fields.
+        attributes: as in the file.
+        foreign: whether the operator is not one of ONNX's.
     """
 
     type: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    content: NodeProto
+    attributes: Sequence[AttributeProto]
+    foreign: bool
 
     @classmethod
     def from_file(cls, content: NodeProto, source: str) -> OnnxNode:
@@ -62,22 +64,19 @@ class OnnxNode:
         Raises:
             UserError: naming the file, for names that are not text.
         """
-        inputs, outputs = tuple(content.input), tuple(content.output)
-        names = (content.op_type, content.domain, content.name, *inputs, *outputs)
+        inputs, outputs = tuple(content.input[:]), tuple(content.output[:])
+        kind, domain, name = content.op_type, content.domain, content.name
+        names = (kind, domain, name, *inputs, *outputs)
         try:
             "".join(names)
         except TypeError:  # protobuf gives bytes where it cannot decode text
             raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
-        kind = content.op_type if content.domain in ONNX_DOMAINS else f"{content.domain}.{content.op_type}"
-        return cls(kind, content.name or next(iter(outputs), ""), inputs, outputs, content)
+        foreign = domain not in ONNX_DOMAINS
+        kind = f"{domain}.{kind}" if foreign else kind
+        return cls(kind, name or next(iter(outputs), ""), inputs, outputs, content.attribute[:], foreign)
 
     def __str__(self) -> str:
         return f"{' '.join(self.type.split())} {self.name!r}"
-
-    @property
-    def foreign(self) -> bool:
-        """Whether the operator is not one of ONNX's."""
-        return self.content.domain not in ONNX_DOMAINS
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -154,14 +153,15 @@ def parse(content: bytes, source: str) -> OnnxFile:
     opset = _opset(model, source)
     if model.functions:
         raise UserError(f"{source}: has model-local functions; inline them first (onnx.inliner.inline_local_functions)")
-    captured: set[str] = set()
-    _check_size(model.graph, source, captured)
-    weights = _weights(model.graph, source)
+    if len(model.graph.node) > MAX_NODES:
+        raise _too_large(source)
     nodes = tuple([OnnxNode.from_file(node, source) for node in model.graph.node])
+    captured = _captured(nodes, source)
+    weights = _weights(model.graph, source)
     _check_tensors(model.graph, nodes, set(weights), source)
     if len(content) > MAX_KEPT:
         _drop_data(model.graph)
-    return OnnxFile(source, model, nodes, opset, weights, frozenset(captured))
+    return OnnxFile(source, model, nodes, opset, weights, captured)
 
 
 def _opset(model: ModelProto, source: str) -> int:
@@ -175,37 +175,40 @@ def _opset(model: ModelProto, source: str) -> int:
     return version
 
 
-def _check_size(graph: GraphProto, source: str, captured: set[str]) -> None:
-    """Refuse too many operators or too deep bodies; collect what the bodies read."""
-    nodes = 0
-    level, depth = [graph], 0
+def _captured(nodes: Sequence[OnnxNode], source: str) -> frozenset[str]:
+    """What the bodies of If, Loop and Scan read; refuse too many operators or too deep bodies."""
+    captured: set[str] = set()
+    level = _bodies(attribute for node in nodes for attribute in node.attributes)
+    count, depth = len(nodes), 0
     while level:
-        nodes += sum(len(body.node) for body in level)
-        if nodes > MAX_NODES:
-            raise UserError(f"{source}: more than {MAX_NODES} operators; split the model")
+        count, depth = count + sum(len(body.node) for body in level), depth + 1
+        if count > MAX_NODES:
+            raise _too_large(source)
         if depth > MAX_DEPTH:
             raise UserError(
                 f"{source}: bodies of If, Loop or Scan are nested more than {MAX_DEPTH} deep; simplify the model"
             )
-        level, depth = [body for outer in level for body in _bodies(outer)], depth + 1
         captured.update(name for body in level for node in body.node for name in node.input)
         captured.update(value.name for body in level for value in body.output)
+        level = _bodies(attribute for body in level for node in body.node for attribute in node.attribute)
+    return frozenset(captured)
 
 
-def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+def _too_large(source: str) -> UserError:
+    return UserError(f"{source}: more than {MAX_NODES} operators; split the model")
+
+
+def _bodies(attributes: Iterable[AttributeProto]) -> list[GraphProto]:
+    found = [attribute for attribute in attributes if attribute.HasField("g") or attribute.graphs]
+    return [body for attribute in found for body in (attribute.g, *attribute.graphs)]
 
 
 def _weights(graph: GraphProto, source: str) -> dict[str, tuple[int, ...]]:
-    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    weights = {tensor.name: tuple(tensor.dims[:]) for tensor in graph.initializer}
     weights |= {sparse.values.name: tuple(sparse.dims) for sparse in graph.sparse_initializer}
     if len(weights) != len(graph.initializer) + len(graph.sparse_initializer):
         raise UserError(f"{source}: two initializers have the same name; export it again")
-    bad = next((name for name, dims in weights.items() if any(size < 0 for size in dims)), None)
+    bad = next((name for name, dims in weights.items() if min(dims, default=0) < 0), None)
     if bad is not None:
         raise UserError(f"{source}: initializer {bad!r} has a negative dimension; export it again")
     return weights
@@ -218,12 +221,12 @@ def _check_tensors(graph: GraphProto, nodes: Sequence[OnnxNode], made: set[str],
         raise UserError(f"{source}: two graph inputs have the same name; export it again")
     made |= {*inputs, ""}
     for node in nodes:
-        for name in node.inputs:
-            if name not in made:
-                raise UserError(
-                    f"{source}: {node} reads {name!r}, which no input, initializer or earlier operator makes; "
-                    "the graph has a cycle, is not sorted, or lost its initializers"
-                )
+        if not made.issuperset(node.inputs):
+            name = next(name for name in node.inputs if name not in made)
+            raise UserError(
+                f"{source}: {node} reads {name!r}, which no input, initializer or earlier operator makes; "
+                "the graph has a cycle, is not sorted, or lost its initializers"
+            )
         for name in filter(None, node.outputs):
             if name in made:
                 raise UserError(f"{source}: {node} makes {name!r}, which exists already; export it again")

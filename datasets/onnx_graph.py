@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.errors import require_choice
 from datasets.graph import ATTRIBUTE_SLOTS, SHAPE_DIMENSIONS
 from datasets.network_graph import NetworkGraph
-from datasets.networks import INPUT, OPERATIONS, UNKNOWN
+from datasets.networks import ATTRIBUTES, INPUT, OPERATIONS, UNKNOWN
 from datasets.onnx_attributes import attribute_slots
 from datasets.onnx_cost import flops_as_code, flops_fixed, memory, params_as_code, stored_parameters
 from datasets.onnx_dag import build_dag
 from datasets.onnx_file import OnnxFile, read_file
 from datasets.onnx_operator import Operator, operators_of
-from datasets.onnx_shapes import Shape, infer_shapes, set_batch, shape_of
+from datasets.onnx_shapes import Shape, infer_shapes, set_batch, unknown_shape
 
 FEATURES = ("as_code", "fixed")
 
@@ -64,17 +66,15 @@ def _columns(
 ) -> NetworkGraph:
     dag = build_dag(file)
     makers = [operators[place] if place >= 0 else None for place in dag.makers]
-    named = zip(dag.names, makers, strict=True)
-    node_shapes = [
-        (name, shape_of(name, shapes, operator.node if operator else None, file.source)) for name, operator in named
-    ]
-    declared = {value.name for value in file.graph.input} if as_code else set()
+    for name, operator in zip(dag.names, makers, strict=True):
+        if name not in shapes:
+            raise unknown_shape(name, operator.node if operator else None, file.source)
     static = _static_as_code(operators, batch) if as_code else _static_fixed(operators, batch, file, shapes)
     return NetworkGraph(
         ops=np.array([_IDS[operator.type if operator else INPUT] for operator in makers], np.int16),
         edges=dag.edges,
-        attributes=np.array([_slots(operator, as_code) for operator in makers], np.float32),
-        output_shape=np.array([_four(shape, name in declared) for name, shape in node_shapes], np.float32),
+        attributes=_attributes(makers, as_code),
+        output_shape=_output_shapes(dag.names, shapes, {value.name for value in file.graph.input} if as_code else set()),
         static=static,
         unknown=_unknown(operators),
         names=dag.names,
@@ -97,15 +97,23 @@ def _unknown(operators: list[Operator]) -> Counter[str]:
     return Counter(o.node.type for o in operators if o.type == UNKNOWN and any(o.node.inputs))
 
 
-def _slots(operator: Operator | None, as_code: bool) -> list[float]:
-    return attribute_slots(operator, as_code=as_code) if operator else [0.0] * ATTRIBUTE_SLOTS
+def _attributes(makers: Sequence[Operator | None], as_code: bool) -> NDArray[np.float32]:
+    """Attribute slots of every node (n, 8)."""
+    slots = np.zeros((len(makers), ATTRIBUTE_SLOTS), np.float32)
+    for row, operator in enumerate(makers):
+        if operator and operator.type in ATTRIBUTES:
+            slots[row] = attribute_slots(operator, as_code=as_code)
+    return slots
 
 
-def _four(shape: Shape, declared: bool) -> list[float]:
-    """Leading dimensions; the official code has none for a declared input of rank 0, which becomes not a number."""
-    if declared and not shape:
-        return [nan] + [0.0] * (SHAPE_DIMENSIONS - 1)
-    return [*map(float, shape[:SHAPE_DIMENSIONS]), *[0.0] * (SHAPE_DIMENSIONS - len(shape))]
+def _output_shapes(names: Sequence[str], shapes: Mapping[str, Shape], declared: set[str]) -> NDArray[np.float32]:
+    """Leading dimensions of every node (n, 4); not a number for a ``declared`` input of rank 0, as in the official code."""
+    padding = (0,) * SHAPE_DIMENSIONS
+    result = np.array([(shapes[name] + padding)[:SHAPE_DIMENSIONS] for name in names], np.float32)
+    for row, name in enumerate(names):
+        if name in declared and not shapes[name]:
+            result[row, 0] = nan
+    return result
 
 
 def _static_as_code(operators: list[Operator], batch: int) -> dict[str, float]:

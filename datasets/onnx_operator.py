@@ -28,18 +28,24 @@ class Operator:
     Attributes:
         node: as in the file.
         type: its name in ``networks.OPERATIONS``.
-        inputs: shapes by position; None where an input is left out or its shape unknown.
-        outputs: shapes of the outputs whose shape is known.
-        source: how messages name the file.
-        opset: version of the ONNX operator set.
+        shapes: those that are known, by tensor.
+        file: whose operator it is.
     """
 
     node: OnnxNode
     type: str
-    inputs: tuple[Shape | None, ...]
-    outputs: tuple[Shape, ...]
-    source: str
-    opset: int
+    shapes: Mapping[str, Shape]
+    file: OnnxFile
+
+    @property
+    def opset(self) -> int:
+        """Version of the ONNX operator set."""
+        return self.file.opset
+
+    @property
+    def outputs(self) -> list[Shape]:
+        """Shapes of the outputs whose shape is known."""
+        return [self.shapes[name] for name in self.node.outputs if name in self.shapes]
 
     @property
     def input(self) -> Shape:
@@ -66,12 +72,13 @@ class Operator:
         Raises:
             UserError: if it is unknown.
         """
-        if not self.outputs:
+        shape = next(iter(self.outputs), None)
+        if shape is None:
             raise self.error("the shape of its output is unknown")
-        return self.outputs[0]
+        return shape
 
     @cached_property
-    def kernel(self) -> Shape:
+    def kernel(self) -> Sequence[int]:
         """Kernel of a convolution or pooling; a convolution may leave it to its weight."""
         return self.sizes("kernel_shape") or self.weight[2:]
 
@@ -87,12 +94,12 @@ class Operator:
         """Whether a third input is given."""
         return len(self.node.inputs) > 2 and bool(self.node.inputs[2])
 
-    def integers(self, name: str) -> tuple[int, ...]:
+    def integers(self, name: str) -> Sequence[int]:
         """An attribute that is a list of integers; empty if it is not given."""
         attribute = self._attributes.get(name)
-        return () if attribute is None else self._checked(name, attribute.ints)
+        return () if attribute is None else self._checked(name, attribute.ints[:])
 
-    def sizes(self, name: str) -> tuple[int, ...]:
+    def sizes(self, name: str) -> Sequence[int]:
         """An attribute that is a list of positive integers; empty if it is not given."""
         values = self.integers(name)
         if values and (min(values) < 1 or prod(values) > MAX_VALUE):
@@ -111,19 +118,20 @@ class Operator:
 
     def error(self, reason: str) -> UserError:
         """An error that names the file and the operator."""
-        return UserError(f"{self.source}: {self.node}: {reason}")
+        return UserError(f"{self.file.source}: {self.node}: {reason}")
 
     @cached_property
     def _attributes(self) -> dict[str, AttributeProto]:
-        return {attribute.name: attribute for attribute in self.node.content.attribute}
+        return {attribute.name: attribute for attribute in self.node.attributes}
 
-    def _checked(self, name: str, values: Sequence[int]) -> tuple[int, ...]:
+    def _checked(self, name: str, values: Sequence[int]) -> Sequence[int]:
         if values and not -MAX_VALUE <= min(values) <= max(values) <= MAX_VALUE:
             raise self.error(f"attribute {name} is out of range; export the model again")
-        return tuple(values)
+        return values
 
     def _required(self, place: int) -> Shape:
-        shape = self.inputs[place] if place < len(self.inputs) else None
+        names = self.node.inputs
+        shape = self.shapes.get(names[place]) if place < len(names) else None
         if shape is None:
             raise self.error(f"the shape of input {place} is unknown; export the model with fixed sizes")
         return shape
@@ -137,10 +145,5 @@ def operators_of(file: OnnxFile, shapes: Mapping[str, Shape], *, as_code: bool) 
         shapes: shapes of its tensors.
         as_code: whether MatMul, which NNLQP's vocabulary misspells, is unknown.
     """
-    result = []
-    for node in file.nodes:
-        known = node.type in _KNOWN and not (as_code and node.type == "MatMul")
-        inputs = tuple([shapes.get(name) for name in node.inputs])
-        outputs = tuple([shapes[name] for name in node.outputs if name in shapes])
-        result.append(Operator(node, node.type if known else UNKNOWN, inputs, outputs, file.source, file.opset))
-    return result
+    known = _KNOWN - {"MatMul"} if as_code else _KNOWN
+    return [Operator(node, node.type if node.type in known else UNKNOWN, shapes, file) for node in file.nodes]

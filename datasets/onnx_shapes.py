@@ -68,36 +68,29 @@ def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     Raises:
         UserError: naming the file and the operator, if operators and shapes contradict each other or shapes are impossible.
     """
-    wanted = [name for node in file.nodes for name in node.outputs if name]
+    wanted = {name for node in file.nodes for name in node.outputs if name}
     shapes: dict[str, Shape] = {}
     for follow_values in (False, True):
         graph = _inferred(file, follow_values)
         inputs = [value for value in graph.input if value.name not in file.weights]
         shapes = _shapes((*inputs, *graph.value_info, *graph.output))
-        if all(name in shapes for name in wanted):
+        if wanted <= shapes.keys():
             break
     shapes |= file.weights
-    for name, shape in shapes.items():
-        if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0:
-            raise UserError(
-                f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs"
-            )
+    absurd = {shape for shape in set(shapes.values()) if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0}
+    if absurd:
+        name, shape = next((name, shape) for name, shape in shapes.items() if shape in absurd)
+        raise UserError(f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs")
     return shapes
 
 
-def shape_of(name: str, shapes: dict[str, Shape], node: OnnxNode | None, source: str) -> Shape:
-    """The shape of a tensor that ``node`` makes, if any does.
-
-    Raises:
-        UserError: if it is unknown, naming file and operator.
-    """
-    if name not in shapes:
-        maker = f", made by {node}," if node else ""
-        raise UserError(
-            f"{source}: the shape of {name!r}{maker} cannot be inferred; export the model with fixed sizes "
-            "and the values of its shape initializers (or simplify it with onnxsim)"
-        )
-    return shapes[name]
+def unknown_shape(name: str, node: OnnxNode | None, source: str) -> UserError:
+    """The error for a tensor of unknown shape, which ``node`` makes if any does."""
+    maker = f", made by {node}," if node else ""
+    return UserError(
+        f"{source}: the shape of {name!r}{maker} cannot be inferred; export the model with fixed sizes "
+        "and the values of its shape initializers (or simplify it with onnxsim)"
+    )
 
 
 def _rank(value: ValueInfoProto) -> int:
@@ -129,12 +122,22 @@ def _inferred(file: OnnxFile, follow_values: bool) -> GraphProto:
 
 
 def _shapes(values: Iterable[ValueInfoProto]) -> dict[str, Shape]:
+    """Shapes by name; a network has few different ones, so that each is decoded once."""
+    decoded: dict[bytes, Shape | None] = {}
     shapes: dict[str, Shape] = {}
     for value in values:
-        kind = value.type.tensor_type
-        if kind.HasField("shape"):
-            dims = kind.shape.dim
-            shape = tuple([dim.dim_value for dim in dims])
-            if 0 not in shape or all(dim.HasField("dim_value") for dim in dims):  # 0 may stand for unknown
-                shapes[value.name] = shape
+        content = value.type.SerializeToString()
+        if content not in decoded:
+            decoded[content] = _shape(value)
+        if (shape := decoded[content]) is not None:
+            shapes[value.name] = shape
     return shapes
+
+
+def _shape(value: ValueInfoProto) -> Shape | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape"):
+        return None
+    shape = tuple([dim.dim_value for dim in kind.shape.dim])
+    known = 0 not in shape or all(dim.HasField("dim_value") for dim in kind.shape.dim)  # 0 may stand for unknown
+    return shape if known else None

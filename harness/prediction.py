@@ -26,7 +26,7 @@ from harness.error_band import ErrorBand
 from harness.experiment import FITTED, build_predictor
 from harness.progress import bar
 from harness.ranges import Ranges
-from harness.records import PREDICTIONS, RunFolder
+from harness.records import PREDICTIONS, RunFolder, recorded_spec
 from harness.torch_export import to_onnx
 from harness.training import load_weights, weight_sets
 from predictors.base import Predictor
@@ -38,8 +38,8 @@ CHUNK = 64
 POOL_FROM = 500
 """Files from which on reading them on all cores makes up for starting processes."""
 
-MAX_PADDED = 2**23
-"""Largest batch: networks times the square of the most nodes."""
+MAX_NODES = 2048
+"""Largest batch, networks times the most nodes: a layer's output (512 wide: 4 MB) should fit a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class TrainedPredictor:
             UserError: if the run is unfinished, damaged, older than this format or not one on the latency of networks.
         """
         folder = RunFolder.existing(Path(run))
-        self.record = _finished(folder)
-        self.spec = _spec(self.record["spec"])
+        self.record = record_on_networks(folder)
+        self.spec = recorded_spec(self.record)
         self.ranges = Ranges(**self.record["ranges"])
         self.band = ErrorBand.read(folder.path / PREDICTIONS)
         self.features = str(self.record["config"]["dataset"].get("features", "as_code"))
@@ -204,27 +204,20 @@ class TrainedPredictor:
         return known.index(name) if name is not None and len(known) > 1 else None
 
 
-def _finished(folder: RunFolder) -> dict[str, Any]:
-    record = folder.record()
-    if record is None:
-        raise UserError(f"{folder.path}: not finished; finish it with resume={folder.path}")
-    name, task = record["dataset"]["name"], record["dataset"]["task"]
-    spec = record.get("spec")
+def record_on_networks(folder: RunFolder) -> dict[str, Any]:
+    """The record of a finished run on the latency of whole networks.
+
+    Raises:
+        UserError: if the run is unfinished, is on something else or was made by an older narbench.
+    """
+    record = folder.finished()
+    name, task, spec = record["dataset"]["name"], record["dataset"]["task"], record.get("spec")
     if task != "latency" or (spec and not spec["attributes"]):
         raise UserError(
             f"{folder.path}: predicts the {task} of the cells of {name}, not of ONNX networks; choose a run on whole "
             "networks (dataset=ortcpu, nnlqp or nb201_latency)"
         )
-    if spec is None:
-        raise UserError(f"{folder.path}: made by an older narbench, which did not record what predict needs; run it again")
     return record
-
-
-def _spec(content: dict[str, Any]) -> TaskSpec:
-    """The task as ``dataclasses.asdict`` and JSON left it."""
-    tuples = {name: tuple(content[name]) for name in ("operations", "static", "platforms")}
-    attributes = {name: tuple(slots) for name, slots in content["attributes"].items()}
-    return TaskSpec(**{**content, **tuples, "attributes": attributes})
 
 
 def _load(folder: RunFolder, record: dict[str, Any], spec: TaskSpec) -> Predictor:
@@ -250,10 +243,10 @@ def _files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _batches(sizes: Any) -> Iterator[Any]:
-    """Rows in order of size, cut where a padded batch would exceed ``MAX_PADDED``."""
+    """Rows in order of size, cut where a padded batch would exceed ``MAX_NODES``."""
     order = np.argsort(sizes, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * int(sizes[order[end]]) ** 2 > MAX_PADDED:
+        if end == len(order) or (end + 1 - start) * int(sizes[order[end]]) > MAX_NODES:
             yield order[start:end]
             start = end
