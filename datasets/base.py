@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datasets.graph import GraphBatch, TaskSpec
 from datasets.protocol_types import ProtocolConfig, Split
 from datasets.protocols import prove_disjoint, split
+from datasets.shares import ALONE, Part, Share
 from datasets.sources import Source, prepare_store
 from datasets.store import GraphStore
 
@@ -58,11 +59,11 @@ class LoadingConfig:
 
     Attributes:
         batch_size: graphs of a training batch.
-        eval_batch_size: graphs of an evaluation batch.
+        eval_nodes: nodes of an evaluation batch, about.
     """
 
     batch_size: int
-    eval_batch_size: int
+    eval_nodes: int
 
 
 class GraphRows(Dataset[GraphBatch]):
@@ -76,17 +77,24 @@ class GraphRows(Dataset[GraphBatch]):
         return self.store.batch(rows, self.target)
 
 
+class GraphParts(GraphRows):
+    """Indexable by one process's part of a batch."""
+
+    def __getitem__(self, part: Part) -> GraphBatch:  # type: ignore[override]
+        return replace(super().__getitem__(part.rows), weight=part.weight)
+
+
 class EpochSampler(Sampler[Rows]):
     """Batches of rows in an order that is a pure function of the seed and the epoch.
 
     Args:
         rows: rows to draw.
         batch_size: rows of a batch; the last batch may be smaller.
-        seed: of the shuffling; None keeps the order of ``rows``.
+        seed: of the shuffling.
         sizes: tokens of each row (same length as ``rows``); given, every batch holds graphs of one size.
     """
 
-    def __init__(self, rows: Rows, batch_size: int, seed: int | None = None, sizes: Rows | None = None) -> None:
+    def __init__(self, rows: Rows, batch_size: int, seed: int, sizes: Rows | None = None) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
@@ -101,9 +109,6 @@ class EpochSampler(Sampler[Rows]):
         return sum(-(-int(n) // self.batch_size) for n in np.unique(self.sizes, return_counts=True)[1])
 
     def __iter__(self) -> Iterator[Rows]:
-        if self.seed is None:
-            yield from self._cut(self.rows)
-            return
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.rows))
         buckets = [order[self.sizes[order] == size] for size in np.unique(self.sizes)]
@@ -113,6 +118,52 @@ class EpochSampler(Sampler[Rows]):
 
     def _cut(self, rows: Rows) -> list[Rows]:
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+
+
+class PartSampler(Sampler[Part]):
+    """One process's part of every batch of ``batches``.
+
+    Args:
+        batches: the same in every process.
+        costs: of every row of the store.
+        share: of this process.
+    """
+
+    def __init__(self, batches: EpochSampler, costs: Rows, share: Share) -> None:
+        self.batches = batches
+        self.costs = costs
+        self.share = share
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Part]:
+        for rows in self.batches:
+            yield self.share.part(rows, self.costs[rows])
+
+
+class NodeBudgetSampler(Sampler[Rows]):
+    """Batches of rows in order, cut at every multiple of ``nodes`` nodes: memory is bounded whatever the size of graphs.
+
+    Args:
+        rows: rows to draw.
+        counts: nodes of each row (same length as ``rows``).
+        nodes: of a batch; it may have one graph more.
+    """
+
+    def __init__(self, rows: Rows, counts: Rows, nodes: int) -> None:
+        cut = np.flatnonzero(np.diff(np.cumsum(counts) // nodes)) + 1
+        self.batches: list[Rows] = np.split(rows, cut) if len(rows) else []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Rows]:
+        return iter(self.batches)
 
 
 class Benchmark(LightningDataModule, ABC):
@@ -176,14 +227,17 @@ class Benchmark(LightningDataModule, ABC):
         platforms = self.store.platforms[0]
         return TaskSpec(self.task, manifest.operations, tuple(manifest.static), self.unit, attributes, platforms)
 
-    def train_dataloader(self, sizes: Rows | None = None) -> DataLoader[GraphBatch]:
-        """Shuffled training batches; ``sizes`` (tokens of each training row) makes them ``by_size``."""
-        sampler = EpochSampler(self.parts.train, self.loading.batch_size, self.seed, sizes)
-        return self._loader(sampler, self.labels.train)
+    def train_dataloader(self, sizes: Rows | None = None, share: Share = ALONE) -> DataLoader[GraphBatch]:
+        """Our share of shuffled training batches; ``sizes`` (tokens of each training row) makes them ``by_size``."""
+        batches = EpochSampler(self.parts.train, self.loading.batch_size, self.seed, sizes)
+        if share == ALONE:
+            return self._loader(batches, self.labels.train)
+        parts = PartSampler(batches, self.store.ops.counts, share)
+        return DataLoader(GraphParts(self.store, self.labels.train), sampler=parts, batch_size=None)
 
     def eval_dataloader(self, rows: Rows, label: str) -> DataLoader[GraphBatch]:
-        """``rows`` in order, in large batches."""
-        return self._loader(EpochSampler(rows, self.loading.eval_batch_size), label)
+        """``rows`` in order, in batches of about ``eval_nodes`` nodes."""
+        return self._loader(NodeBudgetSampler(rows, self.store.ops.counts[rows], self.loading.eval_nodes), label)
 
     def val_dataloader(self) -> DataLoader[GraphBatch]:
         """Validation batches."""
@@ -193,5 +247,5 @@ class Benchmark(LightningDataModule, ABC):
         """Test batches."""
         return self.eval_dataloader(self.parts.test, self.labels.test)
 
-    def _loader(self, sampler: EpochSampler, label: str) -> DataLoader[GraphBatch]:
+    def _loader(self, sampler: Sampler[Rows], label: str) -> DataLoader[GraphBatch]:
         return DataLoader(GraphRows(self.store, label), sampler=sampler, batch_size=None)

@@ -78,6 +78,7 @@ class GraphBatch:
         attributes: (N, ATTRIBUTE_SLOTS) operation attributes, of whole networks.
         output_shape: (N, SHAPE_DIMENSIONS) output dimensions, of whole networks; 0 where there are fewer.
         platform: (B,) device of each label, where the benchmark has several.
+        weight: factor of the loss in training: not 1 where several processes share a batch unevenly.
     """
 
     op: Tensor
@@ -90,6 +91,7 @@ class GraphBatch:
     attributes: Tensor | None = None
     output_shape: Tensor | None = None
     platform: Tensor | None = None
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return self.row.shape[0]

@@ -23,6 +23,7 @@ from harness import registry
 from harness.bench_inputs import CELLS, NETWORKS, random_cells, random_networks
 from harness.config import compose, typed
 from harness.experiment import build_predictor
+from harness.memory import keep_freed_memory
 from harness.metrics import kendall_tau
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
@@ -31,8 +32,8 @@ from predictors.recipe import build_optimizer
 PREDICT_CELLS = 4096
 """Cells that are scored, in batches of ``PREDICT_BATCH``."""
 
-PREDICT_COPIES = 64
-"""Times the sixteen networks of a training batch make the 1,024 that are scored at once."""
+PREDICT_NETWORKS = 32
+"""Batches of twice the sixteen networks of a training batch, some 4,096 nodes: 1,024 networks that are scored."""
 
 PREDICT_BATCH = 256
 
@@ -104,17 +105,17 @@ def bench_train(name: str, kind: str, gemm: float) -> Iterator[tuple[str, float]
     """One optimiser step of the default recipe's batch of cells, or of sixteen networks."""
     predictor = default_predictor(name, kind).train()
     batch = random_networks() if kind == "networks" else random_cells(predictor.recipe.batch_size)
-    step = _step(predictor, batch)
+    step = optimizer_step(predictor, batch)
     seconds = median_seconds(step, 7)
     yield f"{name}.{kind}.train_step_ms", 1000 * seconds
     yield f"{name}.{kind}.train_gemm_fraction", _flops(step) / seconds / 1e9 / gemm
 
 
 def bench_predict(name: str, kind: str, gemm: float) -> Iterator[tuple[str, float]]:
-    """Scoring 4,096 cells in batches, or 1,024 networks in one."""
+    """Scoring 4,096 cells or 1,024 networks, in batches."""
     predictor = default_predictor(name, kind).eval().requires_grad_(False)
     if kind == "networks":
-        batches = [random_networks(PREDICT_COPIES)]
+        batches = [random_networks(2)] * PREDICT_NETWORKS
     else:
         batches = [random_cells(PREDICT_BATCH, seed=seed) for seed in range(PREDICT_CELLS // PREDICT_BATCH)]
 
@@ -153,22 +154,28 @@ def bench_overhead(steps: int = 500) -> Iterator[tuple[str, float]]:
         clock = time.perf_counter()
         train(predictor, data, config, Path(folder), None, resume=False)
         whole = (time.perf_counter() - clock) / steps
-        bare = median_seconds(_step(predictor.train(), data.store.batch(data.parts.train[:1], data.labels.train)), 50)
+        batch = data.store.batch(data.parts.train[:1], data.labels.train)
+        bare = median_seconds(optimizer_step(predictor.train(), batch), 50)
     yield "lightning.step_overhead_ms", 1000 * (whole - bare)
 
 
 def run(what: str, store: GraphStore | None) -> dict[str, float]:
-    """Run the ``data``, ``train``, ``predict``, ``all`` or ``attention`` group; ``data`` needs NAS-Bench-101's store.
+    """Run the ``data``, ``train``, ``predict``, ``all``, ``attention`` or ``seeds`` group; ``data`` needs NAS-Bench-101.
 
-    ``attention`` takes minutes and is no part of ``all``.
+    ``attention`` and ``seeds`` take minutes and are no part of ``all``.
 
     Raises:
         UserError: for ``data`` without a store.
     """
+    keep_freed_memory()
     if what == "attention":
         from harness.bench_attention import bench_attention
 
         return rounded(dict(bench_attention()))
+    if what == "seeds":
+        from harness.stacked_bench import bench_seeds
+
+        return rounded(dict(bench_seeds()))
     results: dict[str, float] = {}
     if what in ("data", "all") and store is not None:
         results |= dict(bench_data(store))
@@ -192,7 +199,7 @@ def rounded(results: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in results.items()}
 
 
-def _step(predictor: Predictor, batch: GraphBatch) -> Callable[[], None]:
+def optimizer_step(predictor: Predictor, batch: GraphBatch) -> Callable[[], None]:
     """One optimiser step on ``batch``."""
     optimizer, _ = build_optimizer(predictor.recipe, predictor.parameters(), 100)
 

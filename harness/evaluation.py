@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from datasets.base import Benchmark, Rows
 from datasets.graph import GraphBatch
+from harness import distributed
 from harness.metrics import Scores, score
 from harness.progress import track
 from predictors.base import Predictor
@@ -26,8 +27,9 @@ class Predictions:
 
     @classmethod
     def gather(cls, parts: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> Predictions:
-        """Join (row, prediction, label) batches; a row seen twice (a padded sampler's copy) counts once."""
-        columns = [torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True)]
+        """Join (row, prediction, label) batches of all processes; a row seen twice counts once."""
+        own = np.stack([torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True)])
+        columns = distributed.gather(own)
         rows, first = np.unique(columns[0].astype(np.int64), return_index=True)
         return cls(rows, columns[1][first], columns[2][first])
 
@@ -42,7 +44,7 @@ class Predictions:
 
 
 def predict(predictor: Predictor, batches: Iterable[GraphBatch], graphs: int) -> Predictions:
-    """Predict every batch, ``graphs`` in all, in evaluation mode, on the predictor's device.
+    """Predict every batch, ``graphs`` in all, in evaluation mode, on the predictor's device; of all processes together.
 
     Results are copied into one array made beforehand: small tensors kept from every batch pin the memory of the large ones
     between them, gigabytes in all for NAS-Bench-101.
@@ -78,8 +80,9 @@ def evaluate(predictor: Predictor, data: Benchmark, name: str) -> dict[str, Pred
     roles = {"val": (data.parts.val, labels.val), "test": (data.parts.test, labels.test)}
     result = {}
     for role, (rows, label) in roles.items():
-        loader = data.eval_dataloader(by_size(predictor, data, rows, label), label)
-        result[role] = predict(predictor, track(loader, f"{name}: scoring {role}"), len(rows))
+        own = distributed.share().of_sorted(by_size(predictor, data, rows, label))
+        loader = data.eval_dataloader(own, label)
+        result[role] = predict(predictor, track(loader, f"{name}: scoring {role}"), len(own))
     if data.parts.rest is not None:
         result["rest"] = result["test"].at(data.parts.rest)
     return result

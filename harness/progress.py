@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness.distributed import share
+
 T = TypeVar("T")
 QUIET_SECONDS = 30
 """Where the output is not a terminal, a line this often stands in for the bar."""
@@ -27,7 +29,7 @@ def bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=share().rank > 0 or not console.is_terminal,
     )
 
 
@@ -65,7 +67,7 @@ class TrainingProgress(Callback):
         note = "  ".join(f"{name} {float(values[name]):.4f}" for name in self.metrics if name in values)
         note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {note}"
         self.progress.update(self.task, note=note)
-        if not console.is_terminal and time.monotonic() - self._printed > QUIET_SECONDS:
+        if share().rank == 0 and not console.is_terminal and time.monotonic() - self._printed > QUIET_SECONDS:
             console.print(f"{self.description}: {note}", soft_wrap=True)
             self._printed = time.monotonic()
 

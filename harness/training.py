@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from datasets.base import Benchmark
 from datasets.errors import UserError
 from datasets.graph import GraphBatch
+from harness import distributed
 from harness.config import ExperimentConfig
 from harness.evaluation import Predictions, by_size, token_counts
 from harness.metrics import selection_metric
@@ -112,7 +113,12 @@ class StepSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: GraphBatch, batch_idx: int) -> None:
         """Seed torch's generators."""
-        torch.manual_seed((self.seed * 100_000_007 + trainer.global_step) * 1_009 + trainer.global_rank)
+        torch.manual_seed(step_seed(self.seed, trainer.global_step, trainer.global_rank))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of the random numbers of a step."""
+    return (seed * 100_000_007 + step) * 1_009 + rank
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -126,13 +132,20 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is time."""
         final = trainer.current_epoch + 1 == trainer.max_epochs
-        if final or time.monotonic() - self._saved >= self._seconds:
+        due = final or time.monotonic() - self._saved >= self._seconds
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # clocks differ, and saving takes all processes
             super().on_train_epoch_end(trainer, pl_module)
             self._saved = time.monotonic()
 
 
 def train(
-    predictor: Predictor, data: Benchmark, config: ExperimentConfig, folder: Path, logger: Logger | None, resume: bool
+    predictor: Predictor,
+    data: Benchmark,
+    config: ExperimentConfig,
+    folder: Path,
+    logger: Logger | None,
+    resume: bool,
+    callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """Train ``predictor``, leaving ``best.ckpt``, ``best_ema.ckpt`` and ``last.ckpt`` in ``folder``.
 
@@ -143,15 +156,17 @@ def train(
         folder: of the checkpoints; with ``resume`` its ``last.ckpt`` is continued, if there is one.
         logger: mirror of the curves.
         resume: continue instead of starting afresh.
+        callbacks: of the caller's, after our own.
     """
     recipe = config.recipe
     sizes = token_counts(predictor, data, data.parts.train, data.labels.train)
-    loader = data.train_dataloader(sizes if recipe.batching == "by_size" else None)
-    val_rows = by_size(predictor, data, data.parts.val, data.labels.val)
+    share = distributed.share()
+    loader = data.train_dataloader(sizes if recipe.batching == "by_size" else None, share)
+    val_rows = share.of_sorted(by_size(predictor, data, data.parts.val, data.labels.val))
     val = [data.eval_dataloader(val_rows, data.labels.val) for _ in range(2 if recipe.ema else 1)]
     last = folder / "last.ckpt"
     with quiet_lightning():
-        trainer = _trainer(config, data, folder, logger)
+        trainer = _trainer(config, data, folder, logger, callbacks)
         trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
     return trainer
 
@@ -159,14 +174,16 @@ def train(
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Hold back Lightning's remarks on hardware, loaders and its own products; errors and real warnings pass."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
+    logs = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*(treespec|exists and is not empty).*")
         yield
-    log.setLevel(level)
+    for log, level in zip(logs, levels, strict=True):
+        log.setLevel(level)
 
 
 def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:
@@ -187,20 +204,24 @@ def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:
     return int(checkpoint["global_step"])
 
 
-def _trainer(config: ExperimentConfig, data: Benchmark, folder: Path, logger: Logger | None) -> Trainer:
+def _trainer(
+    config: ExperimentConfig, data: Benchmark, folder: Path, logger: Logger | None, callbacks: Sequence[Callback]
+) -> Trainer:
     recipe, hardware = config.recipe, config.trainer
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.num_nodes,
+        strategy=distributed.strategy(hardware),
+        use_distributed_sampler=False,
         precision=hardware.precision,  # type: ignore[arg-type]
         deterministic=hardware.deterministic,
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip or None,
         check_val_every_n_epoch=min(recipe.eval_every, recipe.epochs),
         num_sanity_val_steps=0,
-        callbacks=_callbacks(config, data, folder),
+        callbacks=[*_callbacks(config, data, folder), *callbacks],
         logger=logger or False,
         log_every_n_steps=10,
         enable_progress_bar=False,

@@ -52,7 +52,7 @@ def test_bench_prints_flat_json(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bench, "compose", small)
     monkeypatch.setattr(bench, "trained_predictors", lambda kind: ["nnformer", "nnlp"])
-    monkeypatch.setattr(bench, "PREDICT_COPIES", 1)
+    monkeypatch.setattr(bench, "PREDICT_NETWORKS", 1)
     file = tmp_path / "bench.json"
     result = CliRunner().invoke(app, ["bench", "predict", "--json", str(file)])
     assert result.exit_code == 0, result.output

@@ -45,7 +45,7 @@ ARCH = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|
 def store():
     config = DatasetConfig("", "digits201", "", "", True, LabelConfig(*LABELS))
     benchmark = Digits201(
-        config, ProtocolConfig("strict", 400, 200, "all", 0), LoadingConfig(batch_size=32, eval_batch_size=64), 0
+        config, ProtocolConfig("strict", 400, 200, "all", 0), LoadingConfig(batch_size=32, eval_nodes=64 * 8), 0
     )
     benchmark.prepare_data()
     benchmark.setup()

@@ -300,9 +300,7 @@ def benchmark(root, cache, test):
         True,
         LabelConfig("cifar10valid_validation_200ep", "cifar10valid_validation_200ep", test),
     )
-    return NASBench201(
-        config, ProtocolConfig("paper", 1, 1, "all", 0), LoadingConfig(batch_size=4, eval_batch_size=8), seed=0
-    )
+    return NASBench201(config, ProtocolConfig("paper", 1, 1, "all", 0), LoadingConfig(batch_size=4, eval_nodes=64), seed=0)
 
 
 @pytest.mark.parametrize(

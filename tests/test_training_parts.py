@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.base import EpochSampler
+from datasets.base import EpochSampler, NodeBudgetSampler
 from datasets.errors import UserError
 from harness.evaluation import Predictions
 from harness.metrics import score
@@ -106,8 +106,17 @@ def test_sampler_by_size_never_mixes_sizes():
     assert len(batches) == len(sampler)
 
 
-def test_evaluation_keeps_the_order():
-    assert np.concatenate(list(EpochSampler(np.array([5, 2, 9]), 2))).tolist() == [5, 2, 9]
+def test_evaluation_keeps_the_order_and_bounds_the_nodes_of_a_batch():
+    rng = np.random.default_rng(0)
+    rows, counts = rng.permutation(300), rng.integers(2, 60, 300)
+    sampler = NodeBudgetSampler(rows, counts, 200)
+    batches = list(sampler)
+    assert np.concatenate(batches).tolist() == rows.tolist()
+    assert len(batches) == len(sampler) == counts.sum() // 200 + 1
+    ends = np.cumsum([len(batch) for batch in batches])[:-1]
+    assert max(part.sum() for part in np.split(counts, ends)) < 200 + counts.max()
+    assert [batch.tolist() for batch in NodeBudgetSampler(np.array([5, 2, 9]), np.array([3, 4, 2]), 5)] == [[5], [2, 9]]
+    assert not list(NodeBudgetSampler(rows[:0], counts[:0], 200))
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5])
