@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ import torch
 import yaml
 
 from datasets.errors import UserError
+from datasets.graph import TaskSpec
 from datasets.store import GraphStore
 from harness.config import ExperimentConfig, plain
 from harness.evaluation import Predictions
@@ -44,14 +46,11 @@ class RunFolder:
             UserError: if ``config.out`` holds something already.
         """
         if config.out:
-            path = Path(config.out)
-            if path.exists() and any(path.iterdir()):
-                raise UserError(f"out={path}: not empty; choose another folder, or resume={path} to finish that run")
-            path.mkdir(parents=True, exist_ok=True)
+            path = _claimed(Path(config.out))
         else:
             path = _fresh(Path(config.runs), config)
+            (path / CHECKPOINTS).mkdir()
         write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
-        (path / CHECKPOINTS).mkdir(exist_ok=True)
         return cls(path)
 
     @classmethod
@@ -86,6 +85,17 @@ class RunFolder:
             raise UserError(f"{path}: not valid JSON ({error}); delete the folder or finish the run again") from None
         return content
 
+    def finished(self) -> dict[str, Any]:
+        """The record of a run that must be finished.
+
+        Raises:
+            UserError: if it is not.
+        """
+        record = self.record()
+        if record is None:
+            raise UserError(f"{self.path}: not finished; finish it with resume={self.path}")
+        return record
+
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write ``record.json``."""
         write_text(self.path / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -108,9 +118,23 @@ class RunFolder:
         temporary.replace(self.path / PREDICTIONS)
 
 
+def recorded_spec(record: Mapping[str, Any]) -> TaskSpec:
+    """The task of a record, as ``dataclasses.asdict`` and JSON left it.
+
+    Raises:
+        UserError: if the record is older than its being kept there.
+    """
+    if "spec" not in record:
+        raise UserError(f"{record['id']}: made by an older narbench, which did not record what this needs; run it again")
+    content = record["spec"]
+    tuples = {name: tuple(content[name]) for name in ("operations", "static", "platforms")}
+    attributes = {name: tuple(slots) for name, slots in content["attributes"].items()}
+    return TaskSpec(**{**content, **tuples, "attributes": attributes})
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     temporary.write_text(text)
     temporary.replace(path)
 
@@ -148,6 +172,18 @@ def list_runs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Folders and records of the finished runs below ``root``, oldest first."""
     found = [(path.parent, RunFolder(path.parent).record()) for path in root.glob(f"*/{RECORD}")]
     return sorted(((path, record) for path, record in found if record), key=lambda item: str(item[1]["started"]))
+
+
+def _claimed(path: Path) -> Path:
+    """A folder that was absent or empty; of several processes that want it, on any host, one makes its first entry."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        if any(path.iterdir()):
+            raise FileExistsError
+        (path / CHECKPOINTS).mkdir()
+    except FileExistsError:
+        raise UserError(f"out={path}: not empty; choose another folder, or resume={path} to finish that run") from None
+    return path
 
 
 def _fresh(runs: Path, config: ExperimentConfig) -> Path:

@@ -39,6 +39,8 @@ class Predictor(LightningModule, ABC):
         node_order_matters: False where the prediction is the same for every order of the nodes.
         whole_networks: True where graphs of whole networks can be read, not just cells.
         several_platforms: True where labels of several devices can be predicted, by ``GraphBatch.platform``.
+        head_modules: dotted names of the submodules that turn encoded graphs into predictions; the others are the encoder,
+            which is what a transfer carries over. One that a configuration does without may be named.
         recipe: set by the harness before training.
     """
 
@@ -46,6 +48,7 @@ class Predictor(LightningModule, ABC):
     node_order_matters: bool = False
     whole_networks: ClassVar[bool] = False
     several_platforms: ClassVar[bool] = False
+    head_modules: ClassVar[tuple[str, ...]] = ("head",)
 
     def __init__(self, config: Any, spec: TaskSpec) -> None:
         """Check that the predictor can read such graphs.
@@ -78,12 +81,12 @@ class Predictor(LightningModule, ABC):
         return batch.count
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        """One step: the sum of the loss terms, each logged as ``train/<term>``."""
+        """One step: the sum of the loss terms, each logged as ``train/<term>``, times the batch's weight."""
         terms = self.loss(batch)
         total = torch.stack(list(terms.values())).sum()
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch))
         self.log("train/loss", total.detach(), batch_size=len(batch))
-        return total
+        return total * batch.weight
 
     def validation_step(self, batch: GraphBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Predictions (B,); metrics are computed once, over all of them."""

@@ -51,6 +51,7 @@ class BRPNAS(Predictor):
     Config = BRPNASConfig
     config: BRPNASConfig
     whole_networks: ClassVar[bool] = True
+    head_modules: ClassVar[tuple[str, ...]] = ("output",)
 
     def __init__(self, config: BRPNASConfig, spec: TaskSpec) -> None:
         super().__init__(config, spec)

@@ -174,6 +174,7 @@ class NARFormer2(Predictor):
     Config = NARFormer2Config
     config: NARFormer2Config
     whole_networks: ClassVar[bool] = True
+    head_modules: ClassVar[tuple[str, ...]] = ("network.head",)
 
     def __init__(self, config: NARFormer2Config, spec: TaskSpec) -> None:
         super().__init__(config, spec)

@@ -164,6 +164,7 @@ class NNFormer(Predictor):
     Config = NNFormerConfig
     config: NNFormerConfig
     whole_networks: ClassVar[bool] = True
+    head_modules: ClassVar[tuple[str, ...]] = ("network.head", "network.hidden", "network.output")
 
     def __init__(self, config: NNFormerConfig, spec: TaskSpec) -> None:
         super().__init__(config, spec)

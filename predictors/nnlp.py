@@ -86,6 +86,7 @@ class NNLP(Predictor):
     config: NNLPConfig
     whole_networks: ClassVar[bool] = True
     several_platforms: ClassVar[bool] = True
+    head_modules: ClassVar[tuple[str, ...]] = ("network.heads",)
 
     def __init__(self, config: NNLPConfig, spec: TaskSpec) -> None:
         super().__init__(config, spec)

@@ -16,6 +16,7 @@ from datasets.errors import UserError
 from datasets.graph import GraphBatch
 from harness import registry
 from harness.config import compose, typed
+from harness.transfer import encoder
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from tests.graphs import cell_spec, cells, network_spec, pick, random_cells, relabelled
@@ -118,6 +119,19 @@ def test_one_finite_prediction_per_graph(name, kind):
     assert prediction.isfinite().all()
     assert prediction.std() > 100 * TOLERANCE
     assert torch.equal(predict(model, batch), prediction)
+
+
+@trained
+def test_the_head_is_named(name, kind):
+    """Transfer leaves the head behind: with zeros for it all graphs look the same, and the encoder is something."""
+    model, batch = ready(name, kind), graphs(kind, 40, 1)
+    kept = encoder(model)
+    assert sum(tensor.numel() for tensor in kept.values()) > 0
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name not in kept:
+                parameter.zero_()
+    assert predict(model, batch).std() < TOLERANCE
 
 
 @every

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 _LEVELS = 1 << 16
 
@@ -25,7 +26,13 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def keep_mask(like: Tensor, rate: float) -> Tensor:
-    """A dropout mask of the shape and type of ``like``: 0 or 1 / (1 - rate)."""
+    """A dropout mask of the shape and type of ``like``: 0 or 1 / (1 - rate).
+
+    Torch function modes can override it, as they can torch's own random functions.
+    """
+    if has_torch_function_unary(like):
+        overridden: Tensor = handle_torch_function(keep_mask, (like,), like, rate)
+        return overridden
     dropped = round(rate * _LEVELS)
     seed = int(torch.randint(2**62, ()))
     words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))

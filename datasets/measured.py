@@ -1,0 +1,115 @@
+"""Latencies that a user measured on one device: a table in NNLQP's format beside its networks, or a prepared store."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import Benchmark, DatasetConfig
+from datasets.errors import UserError, require_choice
+from datasets.nnlqp_corpus import LABEL, Corpus
+from datasets.ortcpu import TABLE
+from datasets.protocol_types import Split, graph_numbers, parse_size
+from datasets.sources import Source, prepare_store
+from datasets.store import MANIFEST, GraphStore
+
+NAME = "measured"
+PROTOCOL, VERSION = "few_shot", 1
+
+
+@dataclass
+class MeasuredConfig(DatasetConfig):
+    """Configuration of the data; ``root`` is the table, or the folder of ``narbench measure`` or of a store.
+
+    Attributes:
+        features: ``as_code`` or ``fixed``, as of ``read_network``.
+        platform: device whose latencies are used, where the data have several.
+    """
+
+    features: str
+    platform: str | None
+
+
+class Measured(Benchmark):
+    """Networks and their latencies on one device under ``few_shot``: ``train`` random networks train, the others test."""
+
+    Config = MeasuredConfig
+    task = "latency"
+    unit = "ms"
+    config: MeasuredConfig
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The table, named as the user names it."""
+        read = Corpus(NAME, self.config.features).read
+        pattern = glob.escape(self._table.name)
+        return (Source(pattern, "labels, beside the networks", "docs/your-own-device.md", read, shows_progress=True),)
+
+    def open_store(self) -> GraphStore:
+        """The store of the one device, the table converted on first use.
+
+        Raises:
+            UserError: if there are no such data, they are not valid or read with other features, or the device is unclear.
+        """
+        root = Path(self.config.root).expanduser()
+        if (root / MANIFEST).is_file():
+            store = _prepared(root, self.config.features)
+        else:
+            cache, name = Path(self.config.cache).expanduser(), f"{NAME}-{self.config.features}"
+            store = prepare_store(NAME, self._table.parent, cache, self.sources, filed_as=name)
+        return _on_one_device(store, self.config.platform)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the store and draw the networks that train."""
+        self.store, self.labels = self.open_store(), self.config.labels
+        self.parts = few_shot(self.store, parse_size(self.protocol.train, len(self.store), "k"), self.protocol.seed)
+
+    @property
+    def _table(self) -> Path:
+        root = Path(self.config.root).expanduser()
+        table = root / TABLE if root.is_dir() else root
+        if not table.is_file():
+            raise UserError(
+                f"{root}: no latencies here; give a table in NNLQP's format (gt.txt), a folder of `narbench measure` "
+                "or a prepared store"
+            )
+        return table
+
+
+def few_shot(store: GraphStore, size: int, seed: int) -> Split:
+    """``size`` random rows train, in random order, and every other row whose graph is none of theirs tests."""
+    order = np.random.default_rng(seed).permutation(len(store))
+    train, others = order[:size], order[size:]
+    numbers = graph_numbers(store.hashes)
+    test = np.sort(others[~np.isin(numbers[others], numbers[train])])
+    excluded = {"same graph as one that trains": len(others) - len(test)}
+    return Split(train, np.empty(0, np.int64), test, None, excluded, "")
+
+
+def _prepared(folder: Path, features: str) -> GraphStore:
+    store = GraphStore.open(folder)
+    found = store.manifest.notes.get("features")
+    if not store.manifest.attributes or found != features:
+        raise UserError(
+            f"{folder}: holds {f'networks read with features={found}' if found else 'no networks of NNLQP'}, and the run "
+            f"reads networks with features={features}; prepare them so, or give their table"
+        )
+    return store
+
+
+def _on_one_device(store: GraphStore, platform: str | None) -> GraphStore:
+    """The labelled rows of a device as a store that knows no other."""
+    names, number = store.platforms
+    kept = ~np.isnan(store.label(LABEL))
+    if platform is not None:
+        require_choice("platform", platform, names)
+        kept &= number == names.index(platform)
+    elif len(names) > 1:
+        raise UserError(f"{store.folder.name}: latencies of {len(names)} devices; choose a platform: {', '.join(names)}")
+    table = store.table.filter(kept)
+    if names:
+        table = table.drop_columns(["group.platform"])
+    return GraphStore(table, replace(store.manifest, rows=table.num_rows), store.folder)

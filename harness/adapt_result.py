@@ -1,0 +1,160 @@
+"""What an adaptation leaves behind: the run folder of the adapted predictor, the curve as JSON and as a figure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from datasets.measured import VERSION
+from harness.adapt import METHODS, Adaptation, Point
+from harness.config import ExperimentConfig, config_hash, plain
+from harness.evaluation import Predictions
+from harness.experiment import data_facts
+from harness.metrics import selection_metric
+from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb, write_text
+from harness.tables.cells import Summary, summarise
+from predictors.base import Predictor
+
+CURVE, FIGURE = "adaptation.json", "curve.png"
+METRICS = {"mape_percent": "MAPE %", "acc_10_percent": "Acc(10 %) %", "kendall_tau": "tau"}
+TITLES = {"adapted": "adapted", "scratch": "from scratch", "scaled": "scaled run"}
+STYLES = {"adapted": ("C0", "o"), "scratch": ("C1", "s"), "scaled": ("0.35", "^")}
+
+
+class Result:
+    """The points of a finished adaptation.
+
+    Attributes:
+        adaptation: what was run.
+        points: one for each draw, k and method.
+    """
+
+    def __init__(self, adaptation: Adaptation, points: Sequence[Point]) -> None:
+        self.adaptation = adaptation
+        self.points = points
+
+    def values(self, k: int, method: str, metric: str) -> dict[int, float]:
+        """A metric by draw, without the draws it failed on."""
+        found = {p.draw: p.scores.values.get(metric) for p in self.points if (p.k, p.method) == (k, method)}
+        return {draw: value for draw, value in found.items() if value is not None}
+
+    def summary(self, k: int, method: str, metric: str) -> Summary | None:
+        """Mean over draws and its 95 % confidence interval; None if it failed on all."""
+        values = list(self.values(k, method, metric).values())
+        return summarise(values) if values else None
+
+    def gain(self, k: int, method: str) -> Summary | None:
+        """How much greater the MAPE of ``method`` is than that of ``adapted``, draw by draw."""
+        ours, theirs = (self.values(k, name, "mape_percent") for name in ("adapted", method))
+        gains = [theirs[draw] - ours[draw] for draw in ours if draw in theirs]
+        return summarise(gains) if gains else None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON: what was run, and every value."""
+        adaptation, options = self.adaptation, self.adaptation.options
+        data = adaptation.draws[0]
+        return {
+            "source": adaptation.source.facts,
+            "data": data.config.root,
+            "platform": data.config.platform,
+            "networks": len(data.store),
+            "evaluated": [len(each.parts.test) for each in adaptation.draws],
+            "evaluated_that_trained_the_run": adaptation.seen,
+            "draws": options.draws,
+            "steps": options.steps,
+            "seed": options.seed,
+            "curve": [
+                {"k": k, "method": method, "metrics": {metric: self._plain(k, method, metric) for metric in METRICS}}
+                for k in adaptation.sizes
+                for method in METHODS
+            ],
+            "failed": [
+                {"k": p.k, "method": p.method, "draw": p.draw, **p.scores.failed} for p in self.points if p.scores.failed
+            ],
+        }
+
+    def figure(self) -> Figure:
+        """MAPE over k, with the confidence intervals of the means."""
+        figure = Figure(figsize=(5.2, 3.9), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        sizes = self.adaptation.sizes
+        for number, method in enumerate(METHODS):
+            color, marker = STYLES[method]
+            found = [(k, summary) for k in sizes if (summary := self.summary(k, method, "mape_percent"))]
+            axes.errorbar(
+                [k * 1.03 ** (number - 1) for k, _ in found],
+                [summary.mean for _, summary in found],
+                [summary.half_width or 0.0 for _, summary in found],
+                color=color,
+                marker=marker,
+                markersize=4,
+                capsize=3,
+                linewidth=1.2,
+                label=TITLES[method],
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(k) for k in sizes])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
+        axes.set(xlabel="measured networks k", ylabel="MAPE (%)")
+        name, draws = self.adaptation.source.config.predictor.name, self.adaptation.options.draws
+        axes.set_title(f"{name} on another device: mean of {draws} draws, 95 % interval", fontsize="medium")
+        axes.legend(frameon=False)
+        return figure
+
+    def write(self, folder: RunFolder) -> None:
+        """Write the JSON and the figure into ``folder``."""
+        write_text(folder.path / CURVE, json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
+        temporary = folder.path / f".{FIGURE}"
+        self.figure().savefig(temporary, format="png")
+        temporary.replace(folder.path / FIGURE)
+
+    def _plain(self, k: int, method: str, metric: str) -> dict[str, Any] | None:
+        summary = self.summary(k, method, metric)
+        if summary is None:
+            return None
+        return asdict(summary) | {"values": list(self.values(k, method, metric).values())}
+
+
+def write_run(
+    adaptation: Adaptation, folder: RunFolder, config: ExperimentConfig, predictor: Predictor, predictions: Predictions
+) -> None:
+    """Make ``folder`` that of a finished run with ``predictor``, adapted to the first draw of the largest k."""
+    data, steps = adaptation.draws[0], adaptation.options.steps
+    torch.save({"state_dict": predictor.state_dict(), "global_step": steps}, folder.checkpoints / "last.ckpt")
+    scores = predictions.scores(data.task)
+    facts = data_facts(data, config, VERSION)
+    facts["protocol"]["selection"] = f"none: the weights after {steps} steps"
+    metric, _ = selection_metric(data.task)
+    metrics = {"val": {}, "test": scores.values}
+    failed = {"val": {metric: "no networks are kept for validation"}, "test": scores.failed}
+    folder.write_predictions(data.store, {"test": predictions})
+    folder.write_record(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "id": folder.path.name,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "predictor": config.predictor.name,
+            "parameters": sum(p.numel() for p in predictor.parameters()),
+            "seed": config.seed,
+            "config": plain(config),
+            "config_hash": config_hash(config),
+            "init": adaptation.source.facts,
+            **facts,
+            "code_version": code_version(),
+            "environment": environment(),
+            "timings": {},
+            "peak_memory_mb": peak_memory_mb(),
+            "selected_weights": "last",
+            "metrics": metrics,
+            "failed_metrics": {split: found for split, found in failed.items() if found},
+            "weights": {"last": metrics},
+        }
+    )

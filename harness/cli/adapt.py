@@ -1,0 +1,150 @@
+"""``narbench adapt``: few-shot transfer of a trained latency predictor to another device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.adapt import Adaptation
+    from harness.adapt_result import Result
+    from harness.records import RunFolder
+    from harness.tables.cells import Summary
+
+
+def adapt(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run on whole networks.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Option(help="Latencies on the other device: gt.txt, a folder of `narbench measure`, or a prepared store."),
+    ],
+    k: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k", help="Networks that train; several, or separated by commas.", show_default="8, 16, ... to half the data"
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random draws of these networks.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, the same for every k.")] = 300,
+    platform: Annotated[str | None, typer.Option(help="Device, of data on several.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first draw; the others count on from it.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result.", show_default="a new one in runs")] = None,
+) -> None:
+    """Adapt a trained latency predictor to another device from k measured networks, and draw the learning curve."""
+    from harness.adapt import Adaptation, Options
+    from harness.adapt_result import Result, write_run
+    from harness.records import RunFolder
+
+    adaptation = Adaptation(run, data, Options(_numbers(k), draws, steps, seed, platform, out))
+    _introduce(adaptation)
+    largest = adaptation.sizes[-1]
+    config = adaptation.config(adaptation.draws[0], largest)
+    folder = RunFolder.create(config)
+    points = []
+    for point, predictor, predictions in adaptation.points():
+        points.append(point)
+        if predictor is not None and (point.draw, point.k, point.method) == (0, largest, "adapted"):
+            write_run(adaptation, folder, config, predictor, predictions)
+    result = Result(adaptation, points)
+    result.write(folder)
+    _report(result, folder)
+
+
+def _numbers(given: list[str] | None) -> list[int] | None:
+    if not given:
+        return None
+    try:
+        return [int(text) for part in given for text in part.split(",")]
+    except ValueError:
+        raise UserError(f"k={','.join(given)}: give whole numbers, separated by commas") from None
+
+
+def _introduce(adaptation: Adaptation) -> None:
+    facts, data, options = adaptation.source.facts, adaptation.draws[0], adaptation.options
+    name, evaluated = adaptation.source.config.predictor.name, len(data.parts.test)
+    _say(
+        f"{name} of {facts['run']}: the encoder of its weights {facts['weights']!r} (step {facts['step']:,}, chosen by "
+        f"{facts['selection']}) and a new head"
+    )
+    if facts["leaks"]:
+        _say(f"that run: {facts['leaks']}", "yellow")
+    _say(
+        f"{len(data.store):,} networks of {data.config.root}: k = {', '.join(map(str, adaptation.sizes))} train for "
+        f"{options.steps:,} steps, the last weights are taken; {evaluated:,} others are predicted; {options.draws} draws"
+    )
+    if adaptation.seen:
+        _say(
+            f"{adaptation.seen:,} of these {evaluated:,} trained the run: that helps adapting and scaling. For networks "
+            "new to it measure others (`narbench measure --seed 1`)",
+            "yellow",
+        )
+    elif adaptation.seen is None:
+        _say("whether the run was trained on some of them is not known: its data are not there", "yellow")
+
+
+def _report(result: Result, folder: RunFolder) -> None:
+    from harness.adapt_result import CURVE, FIGURE
+
+    Console().print(_table(result))
+    _say("mean ± 95 % confidence interval over draws; scaled: the run's own predictions times one factor fitted on the k")
+    _say(_verdict(result))
+    for name in (CURVE, FIGURE):
+        _say(str(folder.path / name))
+    largest = result.adaptation.sizes[-1]
+    _say(f"predictor adapted to {largest} networks (first draw): narbench predict {folder.path} MODEL.onnx")
+
+
+def _table(result: Result) -> Table:
+    from harness.adapt_result import METRICS, TITLES
+
+    table = Table(header_style="bold", box=None)
+    table.add_column("k", justify="right")
+    table.add_column("predictor")
+    for heading in METRICS.values():
+        table.add_column(heading, justify="right")
+    for k in result.adaptation.sizes:
+        means = {method: result.summary(k, method, "mape_percent") for method in TITLES}
+        best = min((summary.mean for summary in means.values() if summary), default=None)
+        for method, title in TITLES.items():
+            cells = [_cell(result.summary(k, method, metric), metric) for metric in METRICS]
+            summary = means[method]
+            style = "bold" if summary and summary.mean == best else ""
+            table.add_row(str(k) if method == "adapted" else "", title, *cells, style=style)
+    return table
+
+
+def _cell(summary: Summary | None, metric: str) -> str:
+    if summary is None:
+        return "failed"
+    digits = 3 if metric == "kendall_tau" else 1
+    interval = "" if summary.half_width is None else f" ± {summary.half_width:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{interval}"
+
+
+def _verdict(result: Result) -> str:
+    """What the largest k shows, draw by draw."""
+    k = result.adaptation.sizes[-1]
+    parts = [
+        f"{_difference(gain)} {name}"
+        for method, name in (("scaled", "the scaled run"), ("scratch", "training from scratch"))
+        if (gain := result.gain(k, method))
+    ]
+    return f"k = {k}: adapting has a MAPE {' and '.join(parts)}, draw by draw" if parts else f"k = {k}: adapting failed"
+
+
+def _difference(gain: Summary) -> str:
+    side = "below" if gain.mean > 0 else "above"
+    if gain.half_width is None:
+        return f"{abs(gain.mean):.1f} points {side}"
+    unclear = " (not clear)" if abs(gain.mean) <= gain.half_width else ""
+    return f"{abs(gain.mean):.1f} ± {gain.half_width:.1f} points {side}{unclear}"
+
+
+def _say(text: str, style: str = "") -> None:
+    Console().print(text, style=style, soft_wrap=True, highlight=False, markup=False)

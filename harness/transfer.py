@@ -1,0 +1,134 @@
+"""Starting from the encoder of another run, as NNLQP transfers to a new platform: every parameter but the head's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from datasets.errors import UserError
+from datasets.graph import TaskSpec
+from harness.config import ExperimentConfig, typed
+from harness.records import RunFolder, recorded_spec
+from harness.registry import load
+from harness.training import load_weights, weight_sets
+from predictors.base import Predictor
+from predictors.fitted import FittedPredictor
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run whose encoder can be carried over.
+
+    Attributes:
+        folder: of the run.
+        record: of the run.
+        config: of the run.
+        predictor: with the weights that the run reports, in evaluation mode.
+        step: training step they are of.
+    """
+
+    folder: RunFolder
+    record: Mapping[str, Any]
+    config: ExperimentConfig
+    predictor: Predictor
+    step: int
+
+    @classmethod
+    def open(cls, run: Path) -> Source:
+        """Load a run, leaving torch's random numbers as they were.
+
+        Raises:
+            UserError: if the run is unfinished or damaged, was made by an older narbench or has no encoder.
+        """
+        folder = RunFolder.existing(run)
+        record, config = folder.finished(), typed(OmegaConf.create(folder.config()))
+        with torch.random.fork_rng(devices=[]):
+            predictor = load(config.predictor.target)(config.predictor, recorded_spec(record))
+        _require_encoder(predictor, str(run))
+        weights = weight_sets(config.recipe.ema > 0)[record["selected_weights"]]
+        step = load_weights(predictor, folder.checkpoints, weights)
+        return cls(folder, record, config, predictor.eval(), step)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which run, and which of its weights, for a record."""
+        protocol, weights = self.record["protocol"], self.record["selected_weights"]
+        facts = {"run": str(self.folder.path), "weights": weights, "step": self.step}
+        facts |= {name: self.record[name] for name in ("id", "config_hash", "seed")}
+        return facts | {"selection": protocol["selection"], "leaks": protocol["leaks"]}
+
+    def initialise(self, predictor: Predictor) -> None:
+        """Give ``predictor`` this run's encoder and leave its head as it is.
+
+        Raises:
+            UserError: if it is another kind of predictor, reads other graphs, or its parameters do not fit.
+        """
+        run = self.folder.path
+        _require_encoder(predictor, predictor.config.name)
+        if type(predictor) is not type(self.predictor):
+            raise UserError(f"{run}: of predictor={self.config.predictor.name}, whose encoder is no other's; choose that")
+        _check_graphs(run, self.predictor.spec, predictor.spec)
+        theirs, ours = encoder(self.predictor), encoder(predictor)
+        for name in dict.fromkeys((*theirs, *ours)):
+            shapes = [_shape(state.get(name)) for state in (theirs, ours)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"{run}: its encoder does not fit: {name} is {shapes[0]} there and {shapes[1]} here; "
+                    f"give {self._differences(predictor)}, as there"
+                )
+        with torch.no_grad():
+            for name, tensor in ours.items():
+                tensor.copy_(theirs[name])
+
+    def _differences(self, predictor: Predictor) -> str:
+        there, here = (asdict(each.config) for each in (self.predictor, predictor))
+        settings = [f"predictor.{key}={value}" for key, value in there.items() if here[key] != value]
+        return " ".join(settings) or "this version's predictor"
+
+
+def initialise(predictor: Predictor, run: str) -> dict[str, Any]:
+    """Give ``predictor`` the encoder of ``run`` and say which weights these are.
+
+    Raises:
+        UserError: if there is no such run or its encoder does not fit.
+    """
+    source = Source.open(Path(run))
+    source.initialise(predictor)
+    return source.facts
+
+
+def encoder(predictor: Predictor) -> dict[str, Tensor]:
+    """The predictor's own parameters and persistent buffers by name, without those of its head."""
+    heads = tuple(f"{name}." for name in predictor.head_modules)
+    return {name: tensor for name, tensor in predictor.state_dict().items() if not name.startswith(heads)}
+
+
+def _require_encoder(predictor: Predictor, name: str) -> None:
+    if isinstance(predictor, FittedPredictor):
+        raise UserError(f"{name}: a predictor that is fitted in one go has no encoder to carry over; choose another")
+    if len(encoder(predictor)) == len(predictor.state_dict()):
+        raise UserError(
+            f"{name}: {type(predictor).__name__} has no {' or '.join(predictor.head_modules)}; name the submodules of its "
+            "head in head_modules"
+        )
+
+
+def _check_graphs(run: Path, there: TaskSpec, here: TaskSpec) -> None:
+    for name in ("operations", "static", "attributes"):
+        theirs, ours = getattr(there, name), getattr(here, name)
+        if theirs != ours:
+            raise UserError(f"{run}: reads {name} {_list(theirs)}, and these graphs have {_list(ours)}; choose another run")
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names) or "none"
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
