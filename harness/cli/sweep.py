@@ -1,0 +1,58 @@
+"""``narbench sweep``: search a predictor's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from harness.sweep.ledger import Ledger
+
+
+def sweep(
+    name: Annotated[str, typer.Argument(help="A search space of sweeps/, or a YAML file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides for every trial, as run.py takes them.", show_default=False)
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one for each GPU")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials.", show_default="that of the space")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="PostgreSQL, for many hosts: postgresql://...", show_default="a journal in --out")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; its name is the study's.", show_default="runs/sweeps/NAME")
+    ] = None,
+) -> None:
+    """Search a predictor's configuration; the same command continues a sweep that was interrupted."""
+    from harness.sweep.driver import run
+    from harness.sweep.space import read_space
+    from harness.sweep.worker import Sweep
+
+    space = read_space(name, overrides or [], trials)
+    folder = out or Path("runs/sweeps") / space.name
+    space.name = folder.resolve().name
+    try:
+        ledger = run(Sweep(space, storage, folder, workers or len(gpus()) or 1))
+    except KeyboardInterrupt:
+        Console(stderr=True).print(f"interrupted; the same command continues the sweep in {folder}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    _report(ledger, folder)
+
+
+def _report(ledger: Ledger, folder: Path) -> None:
+    from harness.sweep.report import best_trial, describe
+
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    if (best := best_trial(ledger)) is None:
+        say(f"all {ledger.space.trials} trials were pruned; results in {folder}")
+        return
+    say(f"best of {ledger.space.trials} trials: {describe(ledger, best)}")
+    say(f"run it again: python run.py --config-dir {folder} experiment=best")
+    say(f"results in {folder}")
