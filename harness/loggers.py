@@ -26,18 +26,28 @@ def build(config: ExperimentConfig, folder: RunFolder) -> Logger | None:
         return CSVLogger(folder.path, name="csv", version="")
     if kind == "tensorboard":
         return _tensorboard(folder)
-    return _wandb(config, folder)
+    return wandb_logger(plain(config), folder, config.logger.mode)
 
 
 def log_result(logger: Logger | None, record: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> None:
-    """Send the final metrics, and to wandb also a metrics table and a predicted-vs-true scatter; then close."""
+    """Send the final metrics, and to wandb also the record, a metrics table and a predicted-vs-true scatter; then close."""
     if logger is None:
         return
     flat = {f"{split}/{name}": value for split, values in record["metrics"].items() for name, value in values.items()}
     logger.log_metrics(flat)
     if isinstance(logger, WandbLogger):
+        kept = {key: value for key, value in record.items() if key not in ("config", "metrics", "weights")}
+        logger.experiment.config.update({"record": kept})
         _wandb_media(logger, record, predictions)
     logger.finalize("success")
+
+
+def close_unfinished() -> None:
+    """Close the wandb run that an exception left open, so that the next run in this process gets one of its own."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish()
 
 
 def _tensorboard(folder: RunFolder) -> Logger:
@@ -47,16 +57,26 @@ def _tensorboard(folder: RunFolder) -> Logger:
         raise UserError("logger=tensorboard needs TensorBoard: pip install 'narbench[tensorboard]'") from None
 
 
-def _wandb(config: ExperimentConfig, folder: RunFolder) -> Logger:
+def wandb_logger(content: Mapping[str, Any], folder: RunFolder, mode: str, run_id: str | None = None) -> WandbLogger:
+    """A run of wandb, its files in the run's folder.
+
+    Args:
+        content: the experiment's configuration in plain types.
+        folder: of the run.
+        mode: ``offline`` or ``online``.
+        run_id: wandb's id; by default a new one.
+    """
     import wandb
 
+    settings = content["logger"]
     run = wandb.init(
-        project=config.logger.project,
+        project=settings["project"],
+        id=run_id,
         name=folder.path.name,
-        group=f"{config.dataset.name}-{config.protocol.name}",
+        group=settings.get("group") or f"{content['dataset']['name']}-{content['protocol']['name']}",
         dir=folder.path,
-        mode="offline" if config.logger.mode == "offline" else "online",
-        config=plain(config),
+        mode="offline" if mode == "offline" else "online",
+        config=dict(content),
         settings=wandb.Settings(silent=True, console="off", quiet=True),
     )
     return WandbLogger(experiment=run)
@@ -73,11 +93,9 @@ def _wandb_media(logger: WandbLogger, record: Mapping[str, Any], predictions: Ma
         for split, values in splits.items()
         for name, value in values.items()
     ]
-    figure = scatter(predictions["test"], record["dataset"]["unit"], record["predictor"])
-    logger.experiment.log(
-        {
-            "metrics": wandb.Table(columns=["weights", "split", "metric", "value"], data=rows),
-            "predicted_vs_true": wandb.Image(figure),
-        }
-    )
+    media = {"metrics": wandb.Table(columns=["weights", "split", "metric", "value"], data=rows)}
+    if "test" in predictions:
+        figure = scatter(predictions["test"], record["dataset"]["unit"], record["predictor"])
+        media["predicted_vs_true"] = wandb.Image(figure)
+    logger.experiment.log(media)
     wandb.finish()

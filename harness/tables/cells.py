@@ -114,5 +114,5 @@ def _matches(record: Recorded, row: Row, column: Column) -> bool:
         and column.train in (None, protocol["sizes"]["train"])
         and settings.get("protocol.family") == column.family
         and settings.get("protocol.platform") == column.platform
-        and all(key in settings and settings[key] == value for key, value in row.config.items())
+        and all(key in settings and settings[key] == value for key, value in (row.config | column.config).items())
     )

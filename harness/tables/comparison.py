@@ -147,7 +147,7 @@ def _differences(paired: Sequence[Paired], metric: str) -> tuple[Floats, Floats]
 
 def _paired(first: Path, second: Path) -> Paired:
     """Both predictions of the graphs that both have with the same label."""
-    a, b = _predictions(first), _predictions(second)
+    a, b = test_predictions(first), test_predictions(second)
     place = pc.index_in(a["key"], value_set=b["key"])
     b = b.take(place.drop_null())
     a = a.filter(place.is_valid())
@@ -160,7 +160,7 @@ def _paired(first: Path, second: Path) -> Paired:
 
 
 @lru_cache(maxsize=8)
-def _predictions(path: Path) -> Any:
+def test_predictions(path: Path) -> Any:
     """Keys, labels and predictions of the test graphs."""
     columns = ["key", "label", "prediction"]
     try:

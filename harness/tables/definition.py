@@ -46,6 +46,7 @@ class ColumnGroup:
         train: number of training graphs; None accepts any.
         family: the family that is held out.
         platform: the device of the protocol.
+        config: values, by dotted key, that a record's configuration must have.
     """
 
     dataset: str = MISSING
@@ -54,11 +55,12 @@ class ColumnGroup:
     train: int | None = None
     family: str | None = None
     platform: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: data, protocol and training size or family; see ``ColumnGroup``."""
+    """One column: data, protocol and training size, family or settings; see ``ColumnGroup``."""
 
     dataset: str
     protocol: str
@@ -66,6 +68,7 @@ class Column:
     train: int | None
     family: str | None
     platform: str | None
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Definition:
     def single_columns(self) -> list[Column]:
         """Every column, those of one group side by side."""
         return [
-            Column(group.dataset, protocol, group.label, group.train, group.family, group.platform)
+            Column(group.dataset, protocol, group.label, group.train, group.family, group.platform, group.config)
             for group in self.columns
             for protocol in group.protocols
         ]

@@ -27,11 +27,16 @@ def commands(table: Table) -> list[str]:
     return [_text(command) for command in found]
 
 
+def overrides(entry: Entry) -> list[str]:
+    """What a run of a cell overrides, seed aside."""
+    return [f"{key}={value}" for key, (value, *_) in _command(entry).items() if key != "seed"]
+
+
 def _command(entry: Entry) -> Command:
     row, column = entry.row, entry.column
     seeds = {"seed": tuple(map(str, entry.missing))}
     experiment = f"{row.predictor}_{column.dataset}_{column.train or column.family}"
-    if not entry.cell.runs and _is_experiment(experiment, column.protocol):
+    if not entry.cell.runs and not column.config and _is_experiment(experiment, column.protocol):
         return {"experiment": (experiment,), **_values(row.config), **seeds}
     command: Command = {
         "predictor": (row.predictor,),
@@ -40,6 +45,7 @@ def _command(entry: Entry) -> Command:
         **_values({"train": column.train} if column.train is not None else {}),
         **_values({"protocol.family": column.family} if column.family else {}),
         **_values({"protocol.platform": column.platform} if column.platform else {}),
+        **_values(column.config),
     }
     base = tuple(f"{key}={value}" for key, (value,) in command.items())
     runs = list(entry.cell.runs.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Recorded:
         path = self.path.with_name(PREDICTIONS)
         return path if path.is_file() else None
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration by dotted key, without what says where things are or how they are shown."""
         flat = flatten(self.content["config"])

@@ -1,0 +1,103 @@
+"""The runs that a table is made of: which there are, what they are called, and which come first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from datasets.base import Benchmark
+from harness.config import ExperimentConfig, compose, config_hash, typed
+from harness.experiment import build_data
+from harness.grid import Job
+from harness.records import RunFolder
+from harness.tables.build import Entry
+from harness.tables.cells import find_cell
+from harness.tables.code_version import code_version
+from harness.tables.cost import seconds
+from harness.tables.definition import Definition
+from harness.tables.missing import overrides
+from harness.tables.recorded import Recorded
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run to be made, and its estimated time."""
+
+    job: Job
+    seconds: float
+
+
+def plan(
+    definition: Definition,
+    records: Sequence[Recorded],
+    changes: Sequence[str],
+    only_missing: bool,
+    max_hours: float | None = None,
+) -> list[Planned]:
+    """The runs to make, cheapest first; one whose folder holds a result already is left out.
+
+    Args:
+        definition: the table.
+        records: of earlier runs; they fill cells and tell how long a run takes.
+        changes: overrides of every run, such as ``dataset.root=FOLDER``.
+        only_missing: leave out what some record fills, whichever code and data it is of.
+        max_hours: after which no run is started any more.
+
+    Raises:
+        UserError: for a mistake in the overrides, or data that are absent.
+    """
+    deadline = None if max_hours is None else time.time() + 3600 * max_hours
+    planned: dict[str, Planned] = {}
+    stores: dict[str, Benchmark] = {}
+    for config in _configs(_entries(definition, records, only_missing), changes):
+        experiment = typed(config)
+        data = _opened(experiment, stores)
+        folder = Path(experiment.runs) / name(experiment, data.store.manifest.fingerprint)
+        if RunFolder(folder).record() is None and folder.name not in planned:
+            config.out = str(folder)
+            job = Job.of(folder.name, config, f"table-{definition.name}", resumable=True, start_before=deadline)
+            planned[folder.name] = Planned(job, seconds(experiment, data, records))
+    return sorted(planned.values(), key=lambda one: one.seconds)
+
+
+def name(config: ExperimentConfig, fingerprint: str) -> str:
+    """The name of a run's folder: what it is and a digest of its configuration, its data and the code that it uses."""
+    code = code_version(config.predictor.target, config.dataset.target)
+    key = hashlib.sha256("\n".join([config_hash(config), fingerprint, code]).encode()).hexdigest()
+    size = str(config.train).replace("%", "pct")
+    what = f"{config.predictor.name}-{config.dataset.name}-{config.protocol.name}-{size}-s{config.seed}"
+    return f"{what}-{key[:12]}"
+
+
+def _entries(definition: Definition, records: Iterable[Recorded], only_missing: bool) -> Iterator[Entry]:
+    """The cells of a table, each with the seeds to run as its missing ones."""
+    for column in definition.single_columns():
+        for row in definition.rows:
+            cell = find_cell(records, row, column, definition.seeds)
+            missing = tuple(seed for seed in definition.seeds if not (only_missing and seed in cell.runs))
+            yield Entry(row, column, cell, summary=None, published=None, missing=missing)
+
+
+def _configs(entries: Iterable[Entry], changes: Sequence[str]) -> Iterator[DictConfig]:
+    """The configuration of each run; seeds of one cell share a composition."""
+    for entry in entries:
+        if entry.missing:
+            composed = compose([*overrides(entry), *changes])
+            for seed in entry.missing:
+                yield OmegaConf.merge(composed, {"seed": seed})  # type: ignore[misc]
+
+
+def _opened(config: ExperimentConfig, stores: dict[str, Benchmark]) -> Benchmark:
+    """The run's benchmark with its store, which is opened (and converted, if need be) once."""
+    data = build_data(config)
+    key = json.dumps([config.dataset.root, config.dataset.cache, data.store_name, config.dataset.target])
+    if key not in stores:
+        data.store = data.open_store()
+        stores[key] = data
+    return stores[key]
