@@ -1,0 +1,145 @@
+"""The figures below a table, each left out with a reason where the runs do not have what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from markupsafe import Markup
+
+from harness.report.figures import CENTRE, Series, drawn, family_bars, learning_curves, predicted_against_true
+from harness.tables.build import Entry, Table
+from harness.tables.comparison import test_predictions
+from harness.tables.definition import Column
+from harness.tables.recorded import Recorded
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Figures of one kind.
+
+    Attributes:
+        title: heading.
+        caption: what they show.
+        reason: why there are none.
+        figures: headings and inline SVG.
+        legend: numbers of the series shown.
+    """
+
+    title: str
+    caption: str
+    reason: str
+    figures: list[tuple[str, Markup]] = field(default_factory=list)
+    legend: list[int] = field(default_factory=list)
+
+
+def curves(table: Table) -> Panel:
+    """Learning curves, a figure for each data set and protocol."""
+    settings = _settings(table, lambda column: column.train)
+    settings = {setting: series for setting, series in settings.items() if any(len(one.points) > 1 for one in series)}
+    every = [one for series in settings.values() for one in series]
+    figures = []
+    for setting, series in settings.items():
+        draw = partial(learning_curves, series=series, every=every, metric=table.metric)
+        figures.append((setting, drawn(draw, (5.6, 3.5), f"Learning curves, {setting}")))
+    return Panel(
+        title="Learning curves",
+        caption="Mean and 95 % confidence interval over seeds, cut off at the edge. Crosses: published figures.",
+        reason="no predictor has runs at two training sizes",
+        figures=figures,
+        legend=sorted({one.number for one in every}),
+    )
+
+
+def families(table: Table) -> Panel:
+    """Bars of each family that is held out, a figure for each data set and protocol."""
+    settings = _settings(table, lambda column: column.family)
+    settings = {setting: found for setting, series in settings.items() if (found := [one for one in series if one.points])}
+    figures = []
+    for setting, series in settings.items():
+        names = list(dict.fromkeys(family for one in series for family in one.points))
+        draw = partial(family_bars, families=names, series=series, metric=table.metric)
+        width = min(12.0, 1.2 + len(names) * (0.5 + 0.16 * len(series)))
+        figures.append((setting, drawn(draw, (max(width, 4.0), 3.4), f"By family, {setting}")))
+    return Panel(
+        title="By family",
+        caption="Mean and 95 % confidence interval over seeds, cut off at the edge, on the family that was held out.",
+        reason="no column that holds out a family has runs",
+        figures=figures,
+        legend=sorted({one.number for series in settings.values() for one in series}),
+    )
+
+
+def scatters(table: Table) -> Panel:
+    """Predicted against true labels, for each data set in the column that most predictors have predictions of."""
+    figures, shown = [], []
+    for dataset in dict.fromkeys(column.dataset for column in table.columns):
+        numbers = [number for number, column in enumerate(table.columns) if column.dataset == dataset]
+        number = max(numbers, key=lambda number: _scatter_preference(table, number))
+        found = [(row[number], run) for row in table.entries if (run := _first_predictions(row[number]))]
+        if found:
+            figures += [_scatter(table, entry, run) for entry, run in found]
+            shown.append(_words(table.columns[number], with_train=True))
+    return Panel(
+        title="Predicted against true",
+        caption=f"Test architectures of {'; '.join(shown)}, the run with the first seed. What lies outside the central "
+        f"{100 * CENTRE:.0f} % of the labels is drawn at the edge; colour, where points are many, is density.",
+        reason="no run kept its predictions",
+        figures=figures,
+    )
+
+
+def panels(table: Table) -> list[Panel]:
+    """Every kind of figure."""
+    return [curves(table), families(table), scatters(table)]
+
+
+def _settings(table: Table, key: Callable[[Column], Any]) -> dict[str, list[Series]]:
+    """Series over columns that differ in ``key`` alone, by what these share in words."""
+    groups: dict[str, list[int]] = {}
+    for number in table.shown():
+        if key(table.columns[number]) is not None:
+            groups.setdefault(_words(table.columns[number]), []).append(number)
+    return {
+        setting: _series(([row[number] for number in numbers] for row in table.entries), key)
+        for setting, numbers in groups.items()
+    }
+
+
+def _series(rows: Iterable[Sequence[Entry]], key: Callable[[Column], Any]) -> list[Series]:
+    series = []
+    for number, entries in enumerate(rows):
+        points = {key(entry.column): entry.summary for entry in entries if entry.summary}
+        published = {key(entry.column): entry.published.value for entry in entries if entry.published}
+        if points or published:
+            series.append(Series(number, points, published))
+    return series
+
+
+def _words(column: Column, *, with_train: bool = False) -> str:
+    size = f"{column.train:,} training architectures" if with_train and column.train else None
+    held_out = f"without {column.family}" if with_train and column.family else None
+    return ", ".join(filter(None, (column.dataset, column.protocol, size, held_out, column.platform)))
+
+
+def _scatter_preference(table: Table, number: int) -> tuple[int, bool, int]:
+    column = table.columns[number]
+    kept = sum(_first_predictions(row[number]) is not None for row in table.entries)
+    return kept, column.protocol != "paper", column.train or 0
+
+
+def _first_predictions(entry: Entry) -> Recorded | None:
+    return next((run for run in entry.cell.runs.values() if run.predictions and entry.summary), None)
+
+
+def _scatter(table: Table, entry: Entry, run: Recorded) -> tuple[str, Markup]:
+    found = test_predictions(run.predictions)
+    label, prediction = (found[name].to_numpy().astype(float) for name in ("label", "prediction"))
+    draw = partial(
+        predicted_against_true, label=label, prediction=prediction, unit=run.content["dataset"].get("unit", "label")
+    )
+    value = run.test(table.definition.metric)
+    heading = f"{entry.row.label}: {'failed' if value is None else table.metric.text(value)}"
+    return heading, drawn(draw, (2.65, 2.6), f"{entry.row.label}: predicted against true")

@@ -1,0 +1,272 @@
+"""``narbench report`` on run folders made by hand."""
+
+import html
+import json
+import re
+from functools import partial
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from scipy import stats
+from table_records import predicted_run, write_run
+from typer.testing import CliRunner
+
+from datasets.errors import UserError
+from harness.cli import app
+from harness.report.costs import milliseconds
+from harness.report.ranking import critical_difference, mean_ranks, win_rates
+from harness.tables.build import build
+from harness.tables.definition import read_definition
+from harness.tables.page import lay_out
+from harness.tables.recorded import read_records
+
+DEFINITION = """
+title: "{title}"
+metric: {metric}
+seeds: [0, 1]
+rows:
+  - {{predictor: nnformer, label: NN-Former}}
+  - {{predictor: knn, label: "<script>alert(1)</script> & $x$"}}
+  - {{predictor: flops, label: FLOPs}}
+columns:
+{columns}
+"""
+SIZES = """
+  - {dataset: digits201, protocols: [paper, strict], train: 100, label: small}
+  - {dataset: digits201, protocols: [paper, strict], train: 400, label: large}
+"""
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+DEMSAR = np.array(
+    [
+        [4, 1, 4, 4, 4, 1, 3, 2.5, 4, 2.5, 4, 3, 4, 3],
+        [3, 2, 1, 1, 2, 2.5, 2, 2.5, 3, 2.5, 2.5, 2, 1, 1],
+        [2, 3, 2, 3, 3, 4, 4, 4, 2, 2.5, 1, 4, 2, 4],
+        [1, 4, 3, 2, 1, 2.5, 1, 1, 1, 2.5, 2.5, 1, 3, 2],
+    ]
+)
+"""Ranks of four classifiers on 14 data sets: table 6 of Demsar, JMLR 2006."""
+
+
+class Parsed(HTMLParser):
+    """Balanced tags, all attributes and the text of every table row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.rows = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def runs(tmp_path):
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+def write_report(folder, runs, columns=SIZES, metric="kendall_tau", title="A & <b>"):
+    """The page that the command makes of the runs under a small definition in ``folder``."""
+    (folder / "small.yaml").write_text(DEFINITION.format(title=title, metric=metric, columns=columns))
+    words = ["report", str(folder / "small.yaml"), "--runs", str(runs), "--out", str(folder / "new" / "report.html")]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).output.strip() == words[-1]
+    return (folder / "new" / "report.html").read_text()
+
+
+@pytest.fixture
+def report(tmp_path, runs):
+    return partial(write_report, tmp_path, runs)
+
+
+def extend(run, **facts):
+    path = run / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A folder with runs of three predictors under two protocols, sizes and seeds, with predictions and timings."""
+    folder = tmp_path_factory.mktemp("full")
+    (runs := folder / "runs").mkdir()
+    rng = np.random.default_rng(0)
+    label = rng.permutation(60) / 60 + 0.1
+    for predictor, noise in (("nnformer", 0.05), ("knn", 0.2), ("flops", 0.5)):
+        for protocol, train, seed in np.ndindex(2, 2, 2):
+            prediction = label + noise * rng.standard_normal(60)
+            name, size = ("paper", "strict")[protocol], (100, 400)[train]
+            run = predicted_run(runs, predictor, int(seed), range(60), label, prediction, protocol=name, train=size)
+            timings = {"train_seconds": 12.0, "evaluate_seconds": 3.0, "evaluated_graphs": 1000}
+            extend(run, timings=timings, parameters=1234, peak_memory_mb=77.0, environment={"gpu": None, "threads": 2})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full_text(full):
+    return write_report(full, full / "runs")
+
+
+def test_page_is_whole_escaped_and_loads_nothing(full_text):
+    text, page = full_text, Parsed(full_text)
+    assert page.tags.count("script") == 0
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; $x$" in text
+    assert "A &amp; &lt;b&gt;" in text
+    assert re.search(r"<text[^>]*>[^<]*&lt;/script&gt; &amp; \$x\$", text), "labels in figures are no formulae"
+    loading = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action", "data")]
+    assert loading
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in loading)
+    assert not re.search(r"https?:|@import|url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text
+    assert page.tags.count("svg") == 3 + 2 + 3 + 1  # swatches, learning curves, scatters, critical difference
+    assert "Left out: by family (no column that holds out a family has runs)." in text
+
+
+def test_same_runs_same_page(full, full_text):
+    assert write_report(full, full / "runs") == full_text
+
+
+def test_figures_are_those_of_the_tables(full, full_text):
+    page = Parsed(full_text)
+    table = build(read_definition(str(full / "small.yaml")), read_records([full / "runs"]), [])
+    laid = lay_out(table)
+    for label, fields in zip(laid.labels, laid.fields, strict=True):
+        cells = ["".join(line.text + ",".join(map(str, line.marks)) for line in field.lines) for field in fields]
+        assert [label, *cells] in page.rows
+
+
+def test_costs(full_text):
+    row = next(row for row in Parsed(full_text).rows if row[:2] == ["NN-Former", "CPU, 2 threads"])
+    assert row[2:] == ["8", "1,234", "12.0", "12.0", "12.0", "3.00", "77.0"]
+
+
+def test_scoring_time_is_divided_by_the_distinct_sets_of_weights():
+    weights = {"best": {"test": {"a": 1}}, "last": {"test": {"a": 1}}, "best_ema": {"test": {"a": 2}}}
+    content = {"timings": {"evaluate_seconds": 4.0, "evaluated_graphs": 100}, "weights": weights}
+    assert milliseconds(content) == pytest.approx(20.0)
+
+
+def test_missing_ingredients_are_named(report, runs):
+    write_run(runs, "knn", 0, tau=0.5, protocol="strict", train=400)
+    text = report()
+    Parsed(text)
+    assert "learning curves (no predictor has runs at two training sizes)" in text
+    assert "predicted against true (no run kept its predictions)" in text
+    assert "costs (no record has timings)" in text
+    assert "Mean ranks left out" in text
+    assert "no recorded run is under a rule that leaks" in text
+
+
+def test_nothing_that_fits_the_table(report, runs):
+    write_run(runs, "knn", 0, train=7)
+    text = report()
+    assert "Nothing recorded yet." in text
+    assert "no recorded run is in a table that compares predictors" in text
+
+
+def test_failed_metrics(report, runs):
+    for train in (100, 400):
+        write_run(runs, "knn", 0, train=train, values={}, protocol="paper")
+    assert "The metric failed in 1 of 1 runs" in report()
+
+
+def test_no_runs_and_wrong_output(tmp_path, runs):
+    words = ["report", "digits201", "--runs", str(runs), "--out"]
+    with pytest.raises(UserError, match="no recorded runs"):
+        CliRunner().invoke(app, [*words, str(tmp_path / "r.html")], catch_exceptions=False)
+    with pytest.raises(UserError, match="a folder"):
+        CliRunner().invoke(app, [*words, str(tmp_path)], catch_exceptions=False)
+
+
+def leak_row(text, label, columns):
+    return next(
+        row for row in Parsed(text).rows if row[0] == label and row[1].startswith("digits201,") and len(row) == columns
+    )
+
+
+def test_leaks_of_the_paper_protocol(report, runs):
+    strict, paper = [0.50, 0.60], [0.70, 0.74]
+    for seed in (0, 1):
+        write_run(runs, "nnformer", seed, tau=strict[seed], train=400)
+        run = write_run(runs, "nnformer", seed, tau=paper[seed], train=400, protocol="paper", leaks="test contains all")
+        metrics = {"val": {"kendall_tau": 0.5}, "test": {"kendall_tau": paper[seed]}}
+        weights = {"best": metrics, "last": {"val": {}, "test": {"kendall_tau": paper[seed] + 0.01}}}
+        extend(run, metrics={**metrics, "rest": {"kendall_tau": paper[seed] - 0.02}}, weights=weights)
+    row = leak_row(report("  - {dataset: digits201, protocols: [paper], train: 400, label: large}"), "NN-Former", 8)
+    interval = stats.ttest_ind(paper, strict, equal_var=False).confidence_interval(0.95)
+    half = (interval.high - interval.low) / 2
+    assert row[1:5] == ["digits201, large", "0.550 ± 0.635", "0.720 ± 0.254", f"+0.170 ± {half:.3f}"]
+    assert row[5:] == ["0.700 ± 0.254", "+0.020 ± 0.000", "+0.010 ± 0.000"]
+
+
+def test_leak_of_selection_on_test_is_a_gain_where_the_error_falls(report, runs):
+    for select, error in (("validation", 5.0), ("test", 4.0)):
+        run = write_run(runs, "knn", 0, protocol="ood", train=400, values={"mape_percent": error})
+        record = json.loads((run / "record.json").read_text())
+        record["config"]["protocol"] |= {"select": select, "family": "mixed"}
+        (run / "record.json").write_text(json.dumps(record))
+    column = "  - {dataset: digits201, protocols: [ood], family: mixed, label: mixed}"
+    text = report(column, metric="mape_percent")
+    row = leak_row(text, "<script>alert(1)</script> & $x$", 5)
+    assert row[1:] == ["digits201, mixed, mixed", "5.00", "4.00", "+1.00"]
+    assert "By family" in html.unescape(text)
+
+
+def test_mean_ranks_and_critical_difference_of_demsar():
+    found = mean_ranks(-DEMSAR)
+    assert found.predictors == [3, 1, 2, 0]
+    assert found.means == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=5e-4)
+    assert found.critical_difference == pytest.approx(1.25, abs=5e-3)  # as printed there, with q = 2.569
+    assert critical_difference(4, 14, level=0.10) == pytest.approx(1.12, abs=5e-3)
+    assert found.groups() == [(0, 3)]  # 3.143 - 1.964 = 1.18
+
+
+def test_groups_are_the_longest_runs_below_the_difference():
+    values = np.repeat([[4.0], [3.0], [2.0], [1.0]], 40, axis=1)
+    found = mean_ranks(values)
+    assert found.critical_difference < 1
+    assert found.groups() == []
+    assert mean_ranks(values[:, :3]).groups() == [(0, 2), (1, 3)]  # 4.690 / sqrt(3) = 2.708
+
+
+def test_largest_block_without_gaps():
+    values = np.ones((5, 6)) * np.arange(5, 0, -1)[:, None]
+    values[0, 2:] = np.nan  # two results only
+    values[4, :3] = np.nan  # three results: 5 columns x 3 rows of the others exceed 3 x 4
+    values[3, 0] = np.nan
+    found = mean_ranks(values)
+    assert sorted(found.predictors) == [1, 2, 3]
+    assert found.columns == 5
+    assert mean_ranks(values[:, :2]) is None
+
+
+def test_win_rates_by_brute_force():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 3, (5, 9)).astype(float)
+    values[rng.random(values.shape) < 0.4] = np.nan
+    rates = win_rates(values)
+    for a in range(5):
+        for b in range(5):
+            both = [(x, y) for x, y in zip(values[a], values[b], strict=True) if x == x and y == y]
+            expected = np.mean([(x > y) + (x == y) / 2 for x, y in both]) if both and a != b else np.nan
+            assert rates[a, b] == pytest.approx(expected, nan_ok=True)
