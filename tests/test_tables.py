@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from datasets.errors import UserError
 from datasets.store import GraphStore
 from harness.cli import app
+from harness.tables.build import build
 from harness.tables.defaults import composed
 from harness.tables.definition import Column, Row, known_tables, read_definition
+from harness.tables.missing import overrides
 from harness.tables.published import find_published, read_published
 
 DEFINITION = """
@@ -353,12 +355,79 @@ def test_unknown_names_are_mistakes(tmp_path):
     assert "no such folder" in str(result.exception)
 
 
-@pytest.mark.parametrize("name", ["nasbench101", "nasbench201", "digits201", "nnformer_ablation"])
-def test_committed_definitions_name_what_exists(name):
-    assert name in known_tables()
-    for row in read_definition(name).rows:
-        if row.config:
-            assert row.config.keys() <= composed(f"predictor={row.predictor}").keys()
+def representative(entries):
+    """Of a table's entries one for each setting of its columns, and one for each row with a configuration."""
+    settings, found = set(), []
+    for row in entries:
+        for entry in row:
+            column = entry.column
+            setting = (column.dataset, column.protocol, *map(str, column.config.items()))
+            if setting not in settings or (entry.row.config and column is row[0].column):
+                settings.add(setting)
+                found.append(entry)
+    return found
+
+
+@pytest.mark.parametrize("name", known_tables())
+def test_runs_of_committed_definitions_compose(name):
+    for entry in representative(build(read_definition(name), [], []).entries):
+        row, column = entry.row, entry.column
+        settings = composed(*overrides(entry))
+        assert (settings["predictor.name"], settings["dataset.name"]) == (row.predictor, column.dataset)
+        assert (settings["protocol.name"], settings["protocol.family"]) == (column.protocol, column.family)
+        assert settings["protocol.platform"] == column.platform
+        assert column.train in (None, settings["protocol.train"])
+        for key, value in (row.config | column.config).items():
+            assert settings[key] == value
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "experiment"),
+    [
+        ("nnlqp_in_domain", "NN-Former", ["nnformer_nnlqp_in_domain"]),
+        ("nnlqp_out_of_domain", "NAR-Former V2", ["narformer2_nnlqp_ood", "protocol.family=alexnet"]),
+        ("nnlqp_multi_platform", "NNLP, one head a platform", ["nnlp_nnlqp_multi_platform"]),
+        ("nnlqp_transfer", "NNLP, pre-trained on eight platforms", ["nnlp_nnlqp_transfer"]),
+        ("nnlqp_transfer", "NNLP, from scratch", ["nnlp_nnlqp_transfer", "init=null"]),
+    ],
+)
+def test_a_latency_experiment_is_the_run_of_its_table(table, label, experiment):
+    entry = next(row[0] for row in build(read_definition(table), [], []).entries if row[0].row.label == label)
+    assert composed(f"experiment={experiment[0]}", *experiment[1:]) == composed(*overrides(entry))
+
+
+def test_the_transfer_experiment_starts_where_pretraining_ends():
+    pretraining, transfer = (composed(f"experiment=nnlp_nnlqp_{name}") for name in ("pretraining", "transfer"))
+    assert pretraining["out"] == transfer["init"]
+    assert pretraining["protocol.platform"] == transfer["protocol.platform"] == "gpu-T4-trt7.1-fp32"
+    differ = {key for key in pretraining if pretraining[key] != transfer[key]}
+    assert differ == {"train", "init", "out", "protocol.name", "protocol.train"}
+
+
+def test_published_latencies_stand_beside_the_published_protocol():
+    values = {}
+    for name in ("nnlqp_in_domain", "nnlqp_out_of_domain"):
+        entries = [entry for row in build(read_definition(name), [], read_published()).entries for entry in row]
+        values[name] = {(e.row.label, e.column.label): e.published.value for e in entries if e.published}
+    assert values["nnlqp_in_domain"] == {("NN-Former", "as published"): 1.11, ("NAR-Former V2", "as published"): 1.18}
+    shown = values["nnlqp_out_of_domain"]
+    assert shown["NN-Former", "EfficientNet"] == 5.13
+    assert shown["NAR-Former V2", "ResNet"] == 6.80
+    assert len(shown) == 11
+
+
+def test_column_configuration_selects(tmp_path, runs):
+    write_run(runs, "nnformer", 0, tau=0.9, val=0.9)
+    write_run(runs, "nnformer", 0, tau=0.3, val=0.1, changes={"recipe.epochs": 7})
+    text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
+    text = text.replace('label: "400"', 'label: "400", config: {recipe.epochs: 7}')
+    (tmp_path / "t.yaml").write_text(text)
+    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
+    row = facts(CliRunner().invoke(app, [*words, "--format", "csv"]).output)["nnformer", "strict"]
+    assert (row["mean"], row["configurations"]) == ("0.3", "1")
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).output
+    assert "predictor=nnformer dataset=digits201 protocol=strict train=400 recipe.epochs=7 seed=1" in output
+    assert "predictor=knn dataset=digits201 protocol=strict train=400 recipe.epochs=7 seed=0,1" in output
 
 
 def test_the_ceiling_of_digits201_is_that_of_its_store():
@@ -381,7 +450,7 @@ def test_published_figures_are_those_of_the_collection(shared):
 
 
 def test_the_best_of_several_published_runs_is_not_shown():
-    column = Column("nnlqp", "ood", "", None, "efficientnet", None)
+    column = Column("nnlqp", "ood", "", None, "efficientb0", None)
     found = find_published(read_published(), Row("nnformer", ""), column, "mape_percent")
     assert (found.value, found.statistic) == (5.13, "mean")
 
