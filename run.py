@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 from typing import NoReturn
 
@@ -14,7 +15,9 @@ from omegaconf import DictConfig
 from datasets.errors import UserError
 from harness import experiment
 from harness.config import explain
+from harness.distributed import share
 from harness.show import show_error, show_result
+from harness.stacked_runs import run_seeds
 
 
 @hydra.main(config_path="pkg://harness.conf", config_name="config", version_base="1.3")  # type: ignore[untyped-decorator]
@@ -23,16 +26,19 @@ def task(config: DictConfig) -> float | None:
     try:
         if config.resume is not None:
             config = experiment.resumed(config, list(HydraConfig.get().overrides.task))
-        result = experiment.run(config)
+        results = run_seeds(config) if config.seeds else [experiment.run(config)]
     except UserError as error:
         stop(str(error))
-    show_result(result)
-    return result.selection
+    for result in results if share().rank == 0 else ():
+        show_result(result)
+    selections = [result.selection for result in results if result.selection is not None]
+    return statistics.mean(selections) if len(selections) == len(results) else None
 
 
 def stop(mistake: str) -> NoReturn:
-    """Print a mistake of the user's in one line and exit with status 2."""
-    show_error(mistake)
+    """Print a mistake of the user's in one line, once for all processes, and exit with status 2."""
+    if share().rank == 0:
+        show_error(mistake)
     sys.exit(2)
 
 
@@ -43,6 +49,8 @@ def main() -> None:
         task()
     except HydraException as error:
         stop(explain(error))
+    except UserError as error:
+        stop(str(error))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from datasets.base import Benchmark, DatasetConfig
@@ -24,8 +24,11 @@ from predictors.base import Predictor
 from predictors.recipe import Recipe, check
 
 CONF_MODULE = "harness.conf"
-NOT_HASHED = ("out", "resume", "runs", "logger", "dataset.root", "dataset.cache")
-"""Keys that say where things are or how they are shown, not what is computed."""
+NOT_HASHED = (
+    *("out", "resume", "runs", "logger", "dataset.root", "dataset.cache"),
+    *("trainer.accelerator", "trainer.eval_nodes", "trainer.checkpoint_minutes"),
+)
+"""Keys that say where things are, where they run or how they are shown, not what is computed."""
 
 
 @dataclass
@@ -37,18 +40,20 @@ class TrainerConfig:
         devices: devices of one node.
         num_nodes: nodes.
         precision: Lightning's precision of training; evaluation is in float32.
-        eval_batch_size: graphs of an evaluation batch.
+        eval_nodes: nodes of an evaluation batch, about.
         deterministic: refuse operations that are not reproducible.
         checkpoint_minutes: longest time whose work a kill can lose (plus one epoch).
+        strategy: ``auto`` for one process, ``ddp`` for one on each device of each node.
     """
 
     accelerator: str
     devices: int
     num_nodes: int
     precision: str
-    eval_batch_size: int
+    eval_nodes: int
     deterministic: bool
     checkpoint_minutes: float
+    strategy: str = "auto"
 
 
 @dataclass
@@ -59,11 +64,13 @@ class LoggerConfig:
         kind: which logger.
         mode: ``offline`` or ``online`` (wandb).
         project: project name (wandb).
+        group: runs shown together (wandb); by default those of one dataset and protocol.
     """
 
     kind: str
     mode: str
     project: str
+    group: str | None = None
 
 
 @dataclass
@@ -83,6 +90,8 @@ class ExperimentConfig:
         out: folder of the run; by default a new one in ``runs``.
         resume: folder of a run to finish.
         runs: where runs are kept.
+        init: folder of a finished run whose encoder the weights start from; null draws all of them.
+        seeds: instead of ``seed``, several that are trained at once and leave a run each.
     """
 
     predictor: Any
@@ -97,10 +106,16 @@ class ExperimentConfig:
     out: str | None
     resume: str | None
     runs: str
+    init: str | None = None
+    seeds: list[int] | None = None
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
+def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """Compose the configuration of one experiment from overrides such as ``predictor=nnlp``.
+
+    Args:
+        overrides: as on the command line.
+        with_hydra: also Hydra's own, under ``hydra``.
 
     Raises:
         UserError: for an unknown name, key or value, with suggestions.
@@ -108,7 +123,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(CONF_MODULE, version_base="1.3"):
-            config: DictConfig = hydra_compose("config", overrides=list(overrides))
+            config: DictConfig = hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
             return config
     except HydraException as error:
         raise UserError(explain(error)) from error
@@ -130,10 +145,26 @@ def typed(config: DictConfig) -> ExperimentConfig:
     }
     nodes = {name: _merge(schema, config[name], name) for name, schema in schemas.items()}
     check(nodes["recipe"])
+    require_choice("trainer.strategy", nodes["trainer"].strategy, ("auto", "ddp"))
     require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
     require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))
-    rest = {field.name: config[field.name] for field in fields(ExperimentConfig) if field.name not in schemas}
+    names = [field.name for field in fields(ExperimentConfig) if field.name not in schemas and field.name in config]
+    rest = {name: config[name] for name in names}
+    if rest.get("seeds") is not None:
+        rest["seeds"] = require_seeds(rest["seeds"])
     return ExperimentConfig(**nodes, **rest)
+
+
+def require_seeds(value: Any) -> list[int]:
+    """Check ``seeds``.
+
+    Raises:
+        UserError: if they are not different whole numbers.
+    """
+    seeds = list(value) if isinstance(value, ListConfig | list) else []
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise UserError(f"seeds={value}: give different whole numbers, seeds=[0,1,2]")
+    return seeds
 
 
 def _predictor_class(target: str) -> type[Predictor]:
@@ -169,7 +200,7 @@ def plain(config: ExperimentConfig) -> dict[str, Any]:
 
 def config_hash(config: ExperimentConfig) -> str:
     """Sha256 of what the configuration computes: places and loggers left out."""
-    content = OmegaConf.create(plain(config))
+    content = OmegaConf.create({key: value for key, value in plain(config).items() if key != "seeds"})
     for key in NOT_HASHED:
         OmegaConf.update(content, key, None, force_add=True)
     text = json.dumps(OmegaConf.to_container(content), sort_keys=True)

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from datasets.base import Benchmark, LoadingConfig
 from datasets.errors import UserError
 from datasets.graph import TaskSpec
 from datasets.protocols import VERSIONS
-from harness import loggers
+from harness import distributed, loggers
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.evaluation import Predictions, evaluate
+from harness.memory import keep_freed_memory
 from harness.metrics import Scores, selection_metric
 from harness.ranges import Ranges
 from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb
 from harness.registry import load
-from harness.training import Weights, load_weights, train, weight_sets
+from harness.training import Weights, load_weights, quiet_lightning, train, weight_sets
+from harness.transfer import initialise
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 
 FITTED = {"fitted": Weights("fitted.ckpt", averaged=False)}
 """The only weights of a predictor that is fitted in one go."""
+
+
+PLACES = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
+"""Keys that may be changed to finish a run: any number of processes continues the work of any other."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +53,45 @@ class Result:
         return value
 
 
-def run(config: DictConfig) -> Result:
+def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     """Run (or finish, with ``resume``) the experiment that ``config`` describes.
+
+    Args:
+        config: composed by Hydra.
+        callbacks: called during training by gradient steps; a predictor that is fitted in one go calls none.
 
     Raises:
         UserError: for any mistake in the configuration or the data.
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    keep_freed_memory()
     experiment = typed(config)
-    resume = experiment.resume is not None
+    _refuse_seeds(experiment)
     data = build_data(experiment)
     data.prepare_data()
     data.setup()
     seed_everything(experiment.seed, workers=True, verbose=False)
     predictor = build_predictor(experiment, data.spec)
-    folder = RunFolder.existing(Path(str(experiment.resume))) if resume else RunFolder.create(experiment)
+    init = initialise(predictor, experiment.init) if experiment.init else None
+    _launch(experiment, predictor)
+    folder = distributed.from_first(lambda: _folder(experiment))
     timings = {"setup_seconds": time.perf_counter() - clock}
-    logger = loggers.build(experiment, folder)
-    timings |= _fit(predictor, data, experiment, folder, logger, resume)
+    logger = distributed.on_first(lambda: loggers.build(experiment, folder))
+    timings |= _fit(predictor, data, experiment, folder, logger, callbacks)
+    return finish(experiment, predictor, data, folder, logger, timings, started, init)
+
+
+def finish(
+    experiment: ExperimentConfig,
+    predictor: Predictor,
+    data: Benchmark,
+    folder: RunFolder,
+    logger: Any,
+    timings: dict[str, float],
+    started: str,
+    init: Any,
+) -> Result:
+    """Score the checkpoints that training left in ``folder``, and write predictions and record."""
     weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(experiment.recipe.ema > 0)
     clock = time.perf_counter()
     evaluated = _evaluate(predictor, data, folder, weights)
@@ -80,7 +107,8 @@ def run(config: DictConfig) -> Result:
         "seed": experiment.seed,
         "config": plain(experiment),
         "config_hash": config_hash(experiment),
-        **_data_facts(data, experiment),
+        "init": init,
+        **data_facts(data, experiment, VERSIONS[experiment.protocol.name]),
         "code_version": code_version(),
         "environment": environment(),
         "timings": timings | {"evaluated_graphs": sum(len(evaluated[chosen][s].rows) for s in ("val", "test"))},
@@ -90,15 +118,24 @@ def run(config: DictConfig) -> Result:
         "failed_metrics": {split: part.failed for split, part in scores[chosen].items() if part.failed},
         "weights": {name: {split: part.values for split, part in parts.items()} for name, parts in scores.items()},
     }
-    folder.write_predictions(data.store, {split: evaluated[chosen][split] for split in ("val", "test")})
-    folder.write_record(record)
-    loggers.log_result(logger, record, evaluated[chosen])
+    distributed.on_first(lambda: _keep(folder, record, data, evaluated[chosen], logger))
     return Result(folder, record)
+
+
+def _refuse_seeds(config: ExperimentConfig) -> None:
+    """Check that this is one run, and no finished part of a stack."""
+    if config.seeds is not None:
+        raise UserError(f"seeds={config.seeds} is several runs: use run.py, or harness.stacked_runs.run_seeds in Python")
+    record = RunFolder.existing(Path(config.resume)).record() if config.resume else None
+    if record is not None and "train_seeds" in record["timings"]:
+        raise UserError(
+            f"{config.resume}: finished, in a stack of {record['timings']['train_seeds']} seeds; nothing to resume"
+        )
 
 
 def build_data(config: ExperimentConfig) -> Benchmark:
     """The benchmark's data module under the configured protocol."""
-    loading = LoadingConfig(config.recipe.batch_size, config.trainer.eval_batch_size)
+    loading = LoadingConfig(config.recipe.batch_size, config.trainer.eval_nodes)
     data: Benchmark = load(config.dataset.target)(config.dataset, config.protocol, loading, config.seed)
     return data
 
@@ -111,15 +148,19 @@ def build_predictor(config: ExperimentConfig, spec: TaskSpec) -> Predictor:
 
 
 def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration of the run that ``config.resume`` names.
+    """The configuration of the run that ``config.resume`` names, with the overrides that say where it goes on.
 
     Raises:
-        UserError: if an override given beside ``resume`` differs from that configuration.
+        UserError: if another override given beside ``resume`` differs from that configuration.
     """
     stored = OmegaConf.create(RunFolder.existing(Path(config.resume)).config())
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key == "resume" or key.startswith("hydra"):
+            continue
+        if key == "trainer" or key in PLACES:
+            for place in PLACES if key == "trainer" else (key,):
+                OmegaConf.update(stored, place, OmegaConf.select(config, place))
             continue
         given, kept = (OmegaConf.select(node, key) for node in (config, stored))
         if given != kept:
@@ -128,15 +169,32 @@ def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
     return stored
 
 
+def _folder(config: ExperimentConfig) -> RunFolder:
+    return RunFolder.create(config) if config.resume is None else RunFolder.existing(Path(config.resume))
+
+
+def _launch(config: ExperimentConfig, predictor: Predictor) -> None:
+    if isinstance(predictor, FittedPredictor) and config.trainer.strategy != "auto":
+        raise UserError(f"predictor={config.predictor.name} is fitted in one go, by one process; leave trainer=ddp out")
+    with quiet_lightning():
+        distributed.launch(config.trainer)
+
+
 def _fit(
-    predictor: Predictor, data: Benchmark, config: ExperimentConfig, folder: RunFolder, logger: Any, resume: bool
+    predictor: Predictor,
+    data: Benchmark,
+    config: ExperimentConfig,
+    folder: RunFolder,
+    logger: Any,
+    callbacks: Sequence[Callback],
 ) -> dict[str, float]:
     clock = time.perf_counter()
     if isinstance(predictor, FittedPredictor):
         predictor.fit(data.store.batch(data.parts.train, data.labels.train))
         torch.save({"state_dict": predictor.state_dict(), "global_step": 0}, folder.checkpoints / "fitted.ckpt")
         return {"train_seconds": time.perf_counter() - clock}
-    trainer = train(predictor, data, config, folder.checkpoints, logger, resume)
+    trainer = train(predictor, data, config, folder.checkpoints, logger, config.resume is not None, callbacks)
+    predictor.to(trainer.strategy.root_device)  # Lightning left it on the CPU
     return {"train_seconds": time.perf_counter() - clock, "train_steps": trainer.global_step}
 
 
@@ -152,6 +210,14 @@ def _evaluate(
     return result
 
 
+def _keep(
+    folder: RunFolder, record: Mapping[str, Any], data: Benchmark, predictions: Mapping[str, Predictions], logger: Any
+) -> None:
+    folder.write_predictions(data.store, {split: predictions[split] for split in ("val", "test")})
+    folder.write_record(record)
+    loggers.log_result(logger, record, predictions)
+
+
 def _choose(evaluated: Mapping[str, Mapping[str, Predictions]], task: str) -> str:
     """The weights with the best validation metric: the rule that makes the headline figure."""
     metric, mode = selection_metric(task)
@@ -164,7 +230,8 @@ def _choose(evaluated: Mapping[str, Mapping[str, Predictions]], task: str) -> st
     return max(evaluated, key=value)
 
 
-def _data_facts(data: Benchmark, config: ExperimentConfig) -> dict[str, Any]:
+def data_facts(data: Benchmark, config: ExperimentConfig, version: int) -> dict[str, Any]:
+    """What a record says of the data, of the ``version`` of the protocol, of the task and extent of the training graphs."""
     manifest, parts = data.store.manifest, data.parts
     sizes = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
     if parts.rest is not None:
@@ -180,7 +247,7 @@ def _data_facts(data: Benchmark, config: ExperimentConfig) -> dict[str, Any]:
         },
         "protocol": {
             "name": config.protocol.name,
-            "version": VERSIONS[config.protocol.name],
+            "version": version,
             "sha256": parts.sha256,
             "sizes": sizes,
             "excluded": parts.excluded,

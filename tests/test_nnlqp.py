@@ -276,6 +276,23 @@ def test_missing_data_says_what_to_get_and_where_to_put_it(narbench):
     assert (status, err) == (2, "error: --allow-missing: digits201 has no files of single networks; leave it out\n")
 
 
+def test_part_on_the_command_line(narbench):
+    folder = Path("data/multi_platform")
+    write_networks(folder, {f"onnx/{i}.onnx": chain(4 + i) for i in range(4)})
+    stages = ("train", "train", "train", "test")
+    rows = [f"{p}{i} onnx/{i}.onnx 8 {1 + i} f {p} {stages[i]}" for p in (2, 23) for i in range(4)]
+    write_table(folder / "gt.txt", rows)
+    status, out, err = prepare(narbench, "--part", "multi_platform")
+    assert (status, out.split(" in ")[0]) == (0, "nnlqp: 8 graphs"), err
+    where = ("--root", "data", "--cache", "cache", "--part")
+    status, out, _ = narbench("data", "describe", "nnlqp", *where, "multi_platform")
+    assert (status, "cache/nnlqp-multi_platform-as_code" in "".join(out.split())) == (0, True)
+    status, _, err = narbench("data", "describe", "nnlqp", *where, "single_platform")
+    assert (status, "dataset.part=single_platform: unknown" in err) == (2, True)
+    status, _, err = narbench("data", "prepare", "digits201", "--part", "train")
+    assert (status, err) == (2, "error: --part: digits201 has no parts; leave it out\n")
+
+
 def test_an_interrupted_preparation_continues(tmp_path, monkeypatch):
     """Chunks of two; the third fails like a kill. Of the finished ones, that of a file changed meanwhile is read again."""
     path = chains(tmp_path, 4)

@@ -307,7 +307,7 @@ def test_many_files_on_several_processes_keep_their_order(trained, home, monkeyp
 
 
 def test_batches_are_of_like_size_and_bounded(monkeypatch):
-    monkeypatch.setattr("harness.prediction.MAX_PADDED", 100)
+    monkeypatch.setattr("harness.prediction.MAX_NODES", 19)
     cut = [rows.tolist() for rows in _batches(np.array([5, 1, 20, 2, 5, 5, 5]))]
-    assert cut == [[1, 3, 0, 4], [5, 6], [2]]
+    assert cut == [[1, 3, 0], [4, 5, 6], [2]]
     assert list(_batches(np.array([], np.int64))) == []

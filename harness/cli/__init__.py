@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 from datasets.errors import UserError
-from harness.cli import data
+from harness.cli import data, tables
+from harness.cli.adapt import adapt
 from harness.cli.bench import bench
 from harness.cli.measure import measure
 from harness.cli.predict import predict
+from harness.cli.report import report
 from harness.cli.runs import runs
-from harness.cli.tables import tables
+from harness.cli.sweep import sweep
+from harness.cli.wandb import app as wandb
 
 app = typer.Typer(
     name="narbench",
@@ -24,11 +27,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(tables.app, name="tables")
+app.add_typer(wandb, name="wandb")
 app.command()(runs)
 app.command()(bench)
 app.command()(measure)
-app.command()(tables)
+app.command()(adapt)
+app.command()(report)
 app.command()(predict)
+app.command()(sweep)
 
 
 def main() -> None:

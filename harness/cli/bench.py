@@ -24,6 +24,7 @@ class Group(StrEnum):
     predict = "predict"
     all = "all"
     attention = "attention"
+    seeds = "seeds"
 
 
 def bench(
@@ -41,7 +42,7 @@ def bench(
 
 
 def _store(what: Group, root: Path | None) -> GraphStore | None:
-    if what in (Group.train, Group.predict, Group.attention):
+    if what in (Group.train, Group.predict, Group.attention, Group.seeds):
         return None
     try:
         return benchmark("nasbench101", root=root).open_store()

@@ -17,6 +17,7 @@ app = typer.Typer(help="Convert, describe and make benchmarks.", no_args_is_help
 Name = Annotated[str, typer.Argument(help="Benchmark, as in dataset=NAME.", show_default=False)]
 Root = Annotated[Path | None, typer.Option(help="Folder with the official files.", show_default="data")]
 Cache = Annotated[Path | None, typer.Option(help="Folder for the converted stores.", show_default="~/.cache/narbench")]
+Part = Annotated[str | None, typer.Option(help="Part of the benchmark (nnlqp).", show_default="unseen_structure")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Leave out the rows whose networks cannot be read (nnlqp).")
 ]
@@ -29,18 +30,21 @@ def prepare(
     cache: Cache = None,
     checksum: Annotated[bool, typer.Option("--checksum/--no-checksum", help="Refuse a file that was altered.")] = True,
     allow_missing: AllowMissing = False,
+    part: Part = None,
 ) -> None:
     """Convert a benchmark's official file to a store, once."""
-    store = benchmark(name, root, cache, checksum, allow_missing).open_store()
+    store = benchmark(name, root, cache, checksum, allow_missing, part).open_store()
     _say(f"{name}: {len(store):,} graphs in {store.folder}")
 
 
 @app.command()
-def describe(name: Name, root: Root = None, cache: Cache = None, allow_missing: AllowMissing = False) -> None:
+def describe(
+    name: Name, root: Root = None, cache: Cache = None, allow_missing: AllowMissing = False, part: Part = None
+) -> None:
     """Show what a benchmark holds: graphs, operations, labels, noise ceilings and protocols."""
     from harness.cli.describe import print_description
 
-    print_description(benchmark(name, root, cache, allow_missing=allow_missing), Console())
+    print_description(benchmark(name, root, cache, allow_missing=allow_missing, part=part), Console())
 
 
 @app.command()
@@ -79,7 +83,12 @@ def _say(text: str) -> None:
 
 
 def benchmark(
-    name: str, root: Path | None = None, cache: Path | None = None, checksum: bool = True, allow_missing: bool = False
+    name: str,
+    root: Path | None = None,
+    cache: Path | None = None,
+    checksum: bool = True,
+    allow_missing: bool = False,
+    part: str | None = None,
 ) -> Benchmark:
     """A registered benchmark as its YAML describes it, under the ``strict`` protocol with its default sizes.
 
@@ -89,9 +98,11 @@ def benchmark(
         cache: folder for the converted stores; None keeps that of the YAML.
         checksum: False accepts a file whose published checksum differs.
         allow_missing: leave out rows whose networks cannot be read.
+        part: part of a benchmark that has several; None keeps that of the YAML.
 
     Raises:
-        UserError: for an unknown name, with the nearest known ones, or a benchmark that has no networks to be missing.
+        UserError: for an unknown name or part, with the known ones, or a benchmark that has no networks to be missing or no
+            parts.
     """
     from omegaconf import OmegaConf
 
@@ -110,6 +121,10 @@ def benchmark(
         if not hasattr(config, "allow_missing"):
             raise UserError(f"--allow-missing: {name} has no files of single networks; leave it out")
         config.allow_missing = True
+    if part is not None:
+        if not hasattr(config, "part"):
+            raise UserError(f"--part: {name} has no parts; leave it out")
+        config.part = part
     protocol = ProtocolConfig("strict", content.train, content.val, "all", seed=0)
-    made: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_batch_size=1), 0)
+    made: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_nodes=1), 0)
     return made

@@ -1,0 +1,102 @@
+"""Several seeds of one experiment trained at once, each leaving the run that it would leave alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from datasets.base import Benchmark
+from datasets.errors import UserError
+from harness import loggers
+from harness.config import ExperimentConfig, typed
+from harness.experiment import Result, build_data, build_predictor, finish
+from harness.memory import keep_freed_memory
+from harness.records import RunFolder, write_text
+from harness.stacked_training import StackedTraining
+from harness.transfer import initialise
+from predictors.base import Predictor
+
+FOLDERS = "seeds.json"
+"""File in a stack's folder that names the folders of its seeds."""
+
+
+def run_seeds(config: DictConfig) -> list[Result]:
+    """Run (or finish, with ``resume``) the experiment that ``config`` describes under each of its ``seeds``.
+
+    Raises:
+        UserError: for any mistake in the configuration or the data, or if the predictor cannot be stacked.
+    """
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    keep_freed_memory()
+    stack = typed(config)
+    if stack.seed:
+        raise UserError(f"seed={stack.seed} beside seeds={stack.seeds}: give one of them")
+    resume = RunFolder.existing(Path(stack.resume)) if stack.resume else None
+    configs = _stored(resume) if resume else [typed(_with_seed(config, seed)) for seed in stack.seeds or ()]
+    data, predictors, inits = zip(*map(_built, configs), strict=True)
+    training = StackedTraining(predictors, data, configs)
+    folder, folders = (resume, _folders(resume)) if resume else _created(stack, configs)
+    setup = time.perf_counter() - clock
+    training.run(folder.checkpoints / "last.ckpt", resume is not None)
+    share = (time.perf_counter() - clock - setup) / len(configs)
+    timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}
+    results = []
+    for number, (own, where) in enumerate(zip(configs, folders, strict=True)):
+        logger = loggers.build(own, where)
+        for step, values in training.write_checkpoints(number, where.checkpoints):
+            if logger is not None:
+                logger.log_metrics(values, step)
+        steps = {"train_steps": own.recipe.epochs * training.epoch_steps(number)}
+        predictors[number].to(training.device)
+        results.append(
+            finish(own, predictors[number], data[number], where, logger, timings | steps, started, inits[number])
+        )
+    return results
+
+
+def _with_seed(config: DictConfig, seed: int) -> DictConfig:
+    own = copy.deepcopy(config)
+    own.seed, own.seeds, own.resume = seed, None, None
+    if own.out is not None:
+        own.out = f"{own.out}/s{seed}"
+    return own
+
+
+def _built(config: ExperimentConfig) -> tuple[Benchmark, Predictor, object]:
+    """Data and predictor as a run of its own makes them."""
+    data = build_data(config)
+    data.prepare_data()
+    data.setup()
+    seed_everything(config.seed, workers=True, verbose=False)
+    predictor = build_predictor(config, data.spec)
+    return data, predictor, initialise(predictor, config.init) if config.init else None
+
+
+def _created(stack: ExperimentConfig, configs: Sequence[ExperimentConfig]) -> tuple[RunFolder, list[RunFolder]]:
+    """The stack's folder, which holds what a resumption needs, and those of the seeds."""
+    if stack.out:
+        folder = RunFolder.create(stack)
+        folders = [RunFolder.create(config) for config in configs]
+    else:
+        folders = [RunFolder.create(config) for config in configs]
+        folder = RunFolder.create(replace(stack, out=f"{folders[0].path}-stack"))
+    write_text(folder.path / FOLDERS, json.dumps([str(own.path.resolve()) for own in folders], indent=1) + "\n")
+    return folder, folders
+
+
+def _folders(stack: RunFolder) -> list[RunFolder]:
+    path = stack.path / FOLDERS
+    if not path.is_file():
+        raise UserError(f"{stack.path}: no stack of seeds here ({FOLDERS} is missing)")
+    return [RunFolder.existing(Path(name)) for name in json.loads(path.read_text())]
+
+
+def _stored(stack: RunFolder) -> list[ExperimentConfig]:
+    return [typed(OmegaConf.create(folder.config())) for folder in _folders(stack)]
