@@ -27,6 +27,7 @@ def sweep(
     ] = None,
 ) -> None:
     """Search a predictor's configuration; the same command continues a sweep that was interrupted."""
+    from harness.launchers.local import gpus
     from harness.sweep.driver import run
     from harness.sweep.space import read_space
     from harness.sweep.worker import Sweep
