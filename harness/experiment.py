@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from datasets.base import Benchmark, LoadingConfig
@@ -193,9 +194,11 @@ def _fit(
         predictor.fit(data.store.batch(data.parts.train, data.labels.train))
         torch.save({"state_dict": predictor.state_dict(), "global_step": 0}, folder.checkpoints / "fitted.ckpt")
         return {"train_seconds": time.perf_counter() - clock}
-    trainer = train(predictor, data, config, folder.checkpoints, logger, config.resume is not None, callbacks)
+    timer = Timer()
+    resume = config.resume is not None
+    trainer = train(predictor, data, config, folder.checkpoints, logger, resume, (timer, *callbacks))
     predictor.to(trainer.strategy.root_device)  # Lightning left it on the CPU
-    return {"train_seconds": time.perf_counter() - clock, "train_steps": trainer.global_step}
+    return {"train_seconds": timer.time_elapsed(), "train_steps": trainer.global_step}
 
 
 def _evaluate(
