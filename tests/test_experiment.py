@@ -79,10 +79,12 @@ def test_a_killed_run_resumes_to_the_same_result(small_run, tmp_path):
     process.wait()
     assert last.exists()
     assert not (out / "record.json").exists()
+    before = torch.load(last, weights_only=True)["callbacks"]["Timer"]["time_elapsed"]["train"]
     resumed = subprocess.run([sys.executable, "run.py", f"resume={out}"], cwd=ROOT, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     table = pq.read_table(out / "predictions.parquet")
     assert np.array_equal(np.array(table["prediction"]), predictions(small_run))
+    assert json.loads((out / "record.json").read_text())["timings"]["train_seconds"] > before > 0
 
 
 def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
