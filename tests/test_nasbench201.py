@@ -273,8 +273,8 @@ def test_damaged_nats_series(nats, name):
     make.write_packed(path, ["other"])
     with pytest.raises(UserError, match=rf"{name}: no "):
         read_nats(nats)
-    make.write_packed(path, print)
-    with pytest.raises(UserError, match=rf"{name}: refused builtins\.print"):
+    make.write_packed(path, eval)
+    with pytest.raises(UserError, match=rf"{name}: refused builtins\.eval"):
         read_nats(nats)
 
 
