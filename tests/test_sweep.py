@@ -3,6 +3,7 @@
 import _thread
 import csv
 import itertools
+import signal
 import statistics
 import threading
 import time
@@ -279,6 +280,15 @@ def interrupt_when_running(ledger, pids):
     _thread.interrupt_main()
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where the tests run in the background of a shell, which has its jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_sweep_continues(tmp_path, capsys):
     sweep, pids = Sweep(knn(objectives=["kendall_tau", "ms_per_architecture"], trials=25), None, tmp_path, 1), []
     thread = threading.Thread(target=interrupt_when_running, args=(Ledger.open(sweep.space, None, tmp_path), pids))
