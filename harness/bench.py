@@ -23,7 +23,6 @@ from harness import registry
 from harness.bench_inputs import CELLS, NETWORKS, random_cells, random_networks
 from harness.config import compose, typed
 from harness.experiment import build_predictor
-from harness.memory import keep_freed_memory
 from harness.metrics import kendall_tau
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
@@ -167,7 +166,6 @@ def run(what: str, store: GraphStore | None) -> dict[str, float]:
     Raises:
         UserError: for ``data`` without a store.
     """
-    keep_freed_memory()
     if what == "attention":
         from harness.bench_attention import bench_attention
 

@@ -26,14 +26,11 @@ from harness.metrics import Scores, selection_metric
 from harness.ranges import Ranges
 from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb
 from harness.registry import load
-from harness.training import Weights, load_weights, quiet_lightning, train, weight_sets
+from harness.trained import reported_weights
+from harness.training import Weights, load_weights, quiet_lightning, train
 from harness.transfer import initialise
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
-
-FITTED = {"fitted": Weights("fitted.ckpt", averaged=False)}
-"""The only weights of a predictor that is fitted in one go."""
-
 
 PLACES = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
 """Keys that may be changed to finish a run: any number of processes continues the work of any other."""
@@ -93,9 +90,8 @@ def finish(
     init: Any,
 ) -> Result:
     """Score the checkpoints that training left in ``folder``, and write predictions and record."""
-    weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(experiment.recipe.ema > 0)
     clock = time.perf_counter()
-    evaluated = _evaluate(predictor, data, folder, weights)
+    evaluated = _evaluate(predictor, data, folder, reported_weights(predictor, experiment))
     timings["evaluate_seconds"] = time.perf_counter() - clock
     chosen = _choose(evaluated, data.task)
     scores = {name: {split: part.scores(data.task) for split, part in parts.items()} for name, parts in evaluated.items()}

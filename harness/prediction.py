@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,36 +10,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from onnx import ModelProto
 from torch import nn
 from torch.export import ExportedProgram
 
+from datasets.base import NodeBudgetSampler
 from datasets.errors import UserError, require_choice
-from datasets.graph import TaskSpec
 from datasets.network_graph import NetworkGraph, batch
 from datasets.network_reading import NetworkFile, chunks_of, read_networks, spread
 from datasets.onnx_file import parse
 from datasets.onnx_graph import network_of, read_network
-from harness.config import typed
 from harness.error_band import ErrorBand
-from harness.experiment import FITTED, build_predictor
 from harness.progress import bar
 from harness.ranges import Ranges
 from harness.records import PREDICTIONS, RunFolder, recorded_spec
 from harness.torch_export import to_onnx
-from harness.training import load_weights, weight_sets
-from predictors.base import Predictor
-from predictors.fitted import FittedPredictor
+from harness.trained import trained
 
 CHUNK = 64
 """Files that are read and predicted together."""
 
 POOL_FROM = 500
 """Files from which on reading them on all cores makes up for starting processes."""
-
-MAX_NODES = 2048
-"""Largest batch, networks times the most nodes: a layer's output (512 wide: 4 MB) should fit a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,8 @@ class TrainedPredictor:
         self.ranges = Ranges(**self.record["ranges"])
         self.band = ErrorBand.read(folder.path / PREDICTIONS)
         self.features = str(self.record["config"]["dataset"].get("features", "as_code"))
-        self._predictor = _load(folder, self.record, self.spec)
+        config, self._predictor, _ = trained(folder)
+        self._batch_nodes = config.trainer.eval_nodes
 
     def predict(
         self,
@@ -188,7 +181,8 @@ class TrainedPredictor:
         sizes = np.array([len(graph.ops) for graph in graphs], np.int64)
         values = np.empty(len(graphs))
         with torch.inference_mode():
-            for rows in _batches(sizes):
+            order = np.argsort(sizes, kind="stable")
+            for rows in NodeBudgetSampler(order, sizes[order], self._batch_nodes):
                 graph_batch = batch([graphs[row] for row in rows])
                 if platform is not None:
                     graph_batch = replace(graph_batch, platform=torch.full((len(rows),), platform))
@@ -220,14 +214,6 @@ def record_on_networks(folder: RunFolder) -> dict[str, Any]:
     return record
 
 
-def _load(folder: RunFolder, record: dict[str, Any], spec: TaskSpec) -> Predictor:
-    config = typed(OmegaConf.create(folder.config()))
-    predictor = build_predictor(config, spec)
-    weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(config.recipe.ema > 0)
-    load_weights(predictor, folder.checkpoints, weights[record["selected_weights"]])
-    return predictor.eval()
-
-
 def _onnx(network: ModelProto | nn.Module | ExportedProgram, example: Any) -> bytes:
     return network.SerializeToString() if isinstance(network, ModelProto) else to_onnx(network, example)
 
@@ -240,13 +226,3 @@ def _files(paths: Iterable[str | Path]) -> list[Path]:
             raise UserError(f"{path}: no .onnx files in this folder; give another")
         files += found
     return files
-
-
-def _batches(sizes: Any) -> Iterator[Any]:
-    """Rows in order of size, cut where a padded batch would exceed ``MAX_NODES``."""
-    order = np.argsort(sizes, kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * int(sizes[order[end]]) > MAX_NODES:
-            yield order[start:end]
-            start = end

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from datasets.errors import UserError
 from datasets.graph import TaskSpec
-from harness.config import ExperimentConfig, typed
-from harness.records import RunFolder, recorded_spec
-from harness.registry import load
-from harness.training import load_weights, weight_sets
+from harness.config import ExperimentConfig
+from harness.records import RunFolder
+from harness.trained import trained
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 
@@ -47,13 +45,9 @@ class Source:
             UserError: if the run is unfinished or damaged, was made by an older narbench or has no encoder.
         """
         folder = RunFolder.existing(run)
-        record, config = folder.finished(), typed(OmegaConf.create(folder.config()))
-        with torch.random.fork_rng(devices=[]):
-            predictor = load(config.predictor.target)(config.predictor, recorded_spec(record))
+        config, predictor, step = trained(folder)
         _require_encoder(predictor, str(run))
-        weights = weight_sets(config.recipe.ema > 0)[record["selected_weights"]]
-        step = load_weights(predictor, folder.checkpoints, weights)
-        return cls(folder, record, config, predictor.eval(), step)
+        return cls(folder, folder.finished(), config, predictor, step)
 
     @property
     def facts(self) -> dict[str, Any]:

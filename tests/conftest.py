@@ -1,6 +1,7 @@
 """Fixtures and options shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,19 @@ def golden_folder(request):
 def case(request, golden_folder, case_name):
     """One golden model case of the module's ``GROUP``."""
     return golden.read(golden_folder, request.module.GROUP, case_name)
+
+
+@pytest.fixture
+def narbench(monkeypatch, capsys):
+    """Run the command line; returns (status, stdout, stderr)."""
+    from harness.cli import main
+
+    monkeypatch.setenv("COLUMNS", "240")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["narbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return run

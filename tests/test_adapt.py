@@ -1,7 +1,6 @@
 """``narbench adapt`` and ``init=RUN``: the encoder of a trained predictor carried over to another device."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ from datasets.errors import UserError
 from datasets.families import build_variant
 from datasets.onnx_graph import read_network
 from harness.adapt import SIZES, Adaptation, Options, best_factor, choose_sizes, scaled
-from harness.cli import main
 from harness.experiment import build_data
 from harness.transfer import encoder
 
@@ -43,19 +41,6 @@ def home(tmp_path_factory):
     data = ("dataset=nnlqp", f"dataset.root={folder / 'a'}", f"dataset.cache={folder / 'cache'}")
     api.run(*data, *SMALL, "recipe.epochs=5", "recipe.lr=3e-3", "val=4", f"out={folder / 'run'}")
     return folder
-
-
-@pytest.fixture
-def narbench(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["narbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return (ended.value.code, *capsys.readouterr())
-
-    return run
 
 
 def options(**changes):

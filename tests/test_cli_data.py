@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from datasets.digits201_training import Recipe
 from datasets.sources import Source
 from datasets.store import GraphStore
 from harness import registry
-from harness.cli import main
 from harness.cli.describe import histogram
 
 TOY = """
@@ -45,19 +43,10 @@ class Toy(Benchmark):
         return columns, manifest(notes={"noise_ceiling_tau_b": {"seed_vs_seed": 0.81}, "by": "hand"})
 
 
-@pytest.fixture
-def narbench(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder; returns (status, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch, tmp_path):
+    """Tests run in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["narbench", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return (ended.value.code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -110,6 +99,7 @@ def test_prepare_refuses_an_altered_file(narbench, toy, tmp_path):
 
 
 def test_describe_shows_what_the_store_holds_in_80_columns(narbench, toy, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     narbench("data", "prepare", "toy", "--root", str(toy), "--no-checksum")
     status, out, _ = narbench("data", "describe", "toy", "--root", str(toy))
     columns, plain = random_columns(np.random.default_rng(0), 60)
@@ -132,7 +122,8 @@ def test_describe_shows_what_the_store_holds_in_80_columns(narbench, toy, monkey
     assert sum(int(n) for n in re.findall(r"^ +(?:<|≥|[\d.]+ -) [\d.]+ \S* ?(\d+)$", out, re.M)) == 60
 
 
-def test_describe_of_the_embedded_benchmark_needs_no_file(narbench):
+def test_describe_of_the_embedded_benchmark_needs_no_file(narbench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = narbench("data", "describe", "digits201")
     assert status == 0
     assert max(map(len, out.splitlines())) <= 80
@@ -206,6 +197,5 @@ def test_users_errors_only_are_caught(narbench, monkeypatch):
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(digits201, "make", defect)
-    monkeypatch.setattr(sys, "argv", ["narbench", "data", "make", "digits201"])
     with pytest.raises(RuntimeError, match="a defect"):
-        main()
+        narbench("data", "make", "digits201")

@@ -11,7 +11,6 @@ import pytest
 from datasets.errors import UserError
 from datasets.families import FAMILIES, build_variant
 from datasets.onnx_file import read_file
-from harness.cli import main
 from harness.measure import Campaign, Rules, Sample, choose_samples, settings, time_runs, write_corpus
 from harness.measure_journal import REFERENCE, Journal
 from harness.ort_cpu import OrtCpu, pinned
@@ -235,15 +234,12 @@ def test_without_onnx_runtime_the_extra_is_named(monkeypatch):
         OrtCpu(1)
 
 
-def test_the_command_measures_and_says_where_the_result_is(tmp_path, monkeypatch, capsys):
+def test_the_command_measures_and_says_where_the_result_is(tmp_path, monkeypatch, narbench):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr("harness.measure.Rules", lambda: Rules(repeats=3, seconds=0, warmup_seconds=0, rounds=1))
-    command = ["narbench", "measure", "--families", "nasbench201", "--per-family", "2", "--out", str(tmp_path / "o")]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as status:
-        main()
-    assert not status.value.code
-    printed = capsys.readouterr().out
+    command = ("measure", "--families", "nasbench201", "--per-family", 2, "--out", tmp_path / "o")
+    status, printed, _ = narbench(*command)
+    assert not status
     assert str(tmp_path / "o/unseen_structure/gt.txt") in printed
     assert "nasbench201" in printed
     lines = (tmp_path / "o/measurements.jsonl").read_text().splitlines()

@@ -1,18 +1,15 @@
 """``dataset=nb201_latency``: tables to stores, devices, families, and a run from end to end."""
 
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import narbench
+import narbench as api
 from datasets.cells201 import EDGE_OPERATIONS, cell_string, enumerate_cells, node_operations, parse_cell
 from datasets.errors import UserError
 from datasets.nb201_devices import DEVICES, NNMETER_TABLE, TABLE
 from datasets.nb201_latency_table import families, folded, read_latencies
-from harness.cli import main
 
 CELLS = enumerate_cells()[3::251]
 """63 different cells."""
@@ -120,7 +117,7 @@ def test_file_that_is_no_table(tmp_path):
 
 def run(tmp_path, *overrides):
     folders = [f"dataset.root={tmp_path / 'data'}", f"dataset.cache={tmp_path / 'cache'}", f"runs={tmp_path / 'runs'}"]
-    return narbench.run("dataset=nb201_latency", "logger=none", "train=20", "val=10", *folders, *overrides)
+    return api.run("dataset=nb201_latency", "logger=none", "train=20", "val=10", *folders, *overrides)
 
 
 def test_run_on_one_device(tmp_path):
@@ -163,15 +160,13 @@ def test_missing_file_says_where_to_get_it(tmp_path):
         run(tmp_path, "predictor=nnlp", "dataset.device=nnmeter_cpu")
 
 
-def test_data_commands_know_the_device_of_the_yaml(tmp_path, monkeypatch, capsys):
+def test_data_commands_know_the_device_of_the_yaml(tmp_path, monkeypatch, narbench):
     table(tmp_path / "data" / TABLE)
-    monkeypatch.setattr(sys, "argv", ["narbench", "data", "describe", "nb201_latency"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    assert "latency_ms.1080ti_1" in capsys.readouterr().out
+    status, out, _ = narbench("data", "describe", "nb201_latency")
+    assert not status
+    assert "latency_ms.1080ti_1" in out
 
 
 def test_real_table(shared, tmp_path):

@@ -21,25 +21,15 @@ from datasets.nnlqp_corpus import Corpus
 from datasets.nnlqp_table import keys, read_table
 from datasets.onnx_graph import read_network
 from datasets.store import GraphStore
-from harness.cli import main
 from harness.config import compose
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def narbench(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder; returns (status, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch, tmp_path):
+    """Tests run in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["narbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return (ended.value.code, *capsys.readouterr())
-
-    return run
 
 
 def prepare(narbench, *options):

@@ -1,7 +1,6 @@
 """``dataset=ortcpu``: what ``narbench measure`` leaves behind, as a benchmark."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from datasets import ortcpu
 from datasets.errors import UserError
 from datasets.onnx_graph import read_network
 from datasets.store import MANIFEST, GraphStore
-from harness.cli import main
 from harness.cli.data import benchmark
 
 FACTS = {"device": "ort-cpu", "cpu": "a CPU", "threads": 1, "cores": [1], "noise": {"reference_iqr": 0.01}, "rules": {}}
@@ -27,16 +25,9 @@ def measured(tmp_path):
     return tmp_path / "measured"
 
 
-def command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["narbench", "data", "make", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return (ended.value.code, *capsys.readouterr())
-
-
-def test_make_and_run(measured, tmp_path, monkeypatch, capsys):
+def test_make_and_run(measured, tmp_path, monkeypatch, narbench):
     out = tmp_path / "store"
-    status, text, _ = command(monkeypatch, capsys, "ortcpu", "--from", measured, "--out", out)
+    status, text, _ = narbench("data", "make", "ortcpu", "--from", measured, "--out", out)
     assert (status, text) == (0, f"ortcpu: 40 graphs in {out}\n")
     store = GraphStore.open(out)
     assert sorted(path.name for path in out.iterdir()) == ["graphs.parquet", MANIFEST]
@@ -59,10 +50,10 @@ def test_make_and_run(measured, tmp_path, monkeypatch, capsys):
     assert record["metrics"]["test"]["mape_percent"] < 60
 
 
-def test_mistakes(measured, tmp_path, monkeypatch, capsys):
-    status, _, err = command(monkeypatch, capsys, "ortcpu")
+def test_mistakes(measured, tmp_path, narbench):
+    status, _, err = narbench("data", "make", "ortcpu")
     assert (status, err.startswith("error: ortcpu: made from measurements; give their folder (--from)")) == (2, True)
-    status, _, err = command(monkeypatch, capsys, "ortcpu", "--from", tmp_path)
+    status, _, err = narbench("data", "make", "ortcpu", "--from", tmp_path)
     assert status == 2
     assert "gt.txt: no such file; `narbench measure --out" in err
     (measured / "unseen_structure/onnx/deep/001.onnx").unlink()
@@ -85,8 +76,6 @@ def test_installation_without_the_store(tmp_path, monkeypatch):
 
 
 def test_committed_store():
-    if not (ortcpu.FOLDER / MANIFEST).exists():
-        pytest.skip("ortcpu is not measured yet")
     store = benchmark("ortcpu").open_store()
     latency = store.label("latency_ms")
     assert (np.isfinite(latency) & (latency > 0)).all()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import warnings
 
 import numpy as np
@@ -17,9 +16,7 @@ from torch import nn
 import narbench as api
 from datasets.errors import UserError
 from datasets.onnx_file import parse
-from harness.cli import main
 from harness.error_band import ErrorBand
-from harness.prediction import _batches
 from harness.torch_export import to_onnx
 
 SMALL = ("predictor.hidden=16", "predictor.head=8", "recipe.epochs=3", "logger=none")
@@ -72,19 +69,6 @@ def network(home, key):
     return home / "data/unseen_structure/onnx" / ("shallow", "deep")[number // 20] / f"{number % 20:03d}.onnx"
 
 
-@pytest.fixture
-def narbench(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "240")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["narbench", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return (ended.value.code, *capsys.readouterr())
-
-    return run
-
-
 def test_a_file_is_predicted_as_the_run_did(home, trained):
     """The test networks' files, read anew, give the recorded predictions."""
     rows = recorded(home / "run")
@@ -124,7 +108,7 @@ def api_table(columns):
 def test_json(home, narbench):
     rows = recorded(home / "run")
     files = [network(home, key) for key in rows.key]
-    status, out, err = narbench(home / "run", *files, "--json", "--batch", 1)
+    status, out, err = narbench("predict", home / "run", *files, "--json", "--batch", 1)
     assert (status, err) == (0, "")
     content = json.loads(out)
     assert [each["network"] for each in content["predictions"]] == [str(file) for file in files]
@@ -138,7 +122,7 @@ def test_json(home, narbench):
 
 
 def test_folder_and_words(home, narbench):
-    status, out, err = narbench(home / "run", home / "data", "--batch", 1)
+    status, out, err = narbench("predict", home / "run", home / "data", "--batch", 1)
     assert status == 0
     assert out.count(".onnx") == 40
     assert "80 % of" not in err
@@ -159,7 +143,7 @@ def test_warnings_name_what_is_unlike_the_training_networks(home, trained, tmp_p
     )
     (wide,) = [w for w in trained.predict(tmp_path / "wide.onnx", batch=1).warnings if w.startswith("params")]
     assert wide.startswith("params 2,263,500 is above the training range, ")
-    status, out, err = narbench(home / "run", tmp_path / "odd.onnx", "--batch", 1)
+    status, out, err = narbench("predict", home / "run", tmp_path / "odd.onnx", "--batch", 1)
     assert status == 0
     assert "odd.onnx: operators outside the vocabulary: MatMul (2)" in err
     assert " !" in out
@@ -176,20 +160,22 @@ def test_ranges_are_those_of_the_training_rows(home):
 def test_files_that_cannot_be_predicted(home, narbench, tmp_path):
     write_networks(tmp_path, {"good.onnx": chain(9)})
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    status, out, err = narbench(home / "run", tmp_path, tmp_path / "none.onnx", "--batch", 1)
+    status, out, err = narbench("predict", home / "run", tmp_path, tmp_path / "none.onnx", "--batch", 1)
     assert status == 2
     assert "good.onnx" in out
     assert "bad.onnx: not an ONNX model" in err
     assert "none.onnx: no such file" in err
     assert "error: 2 of 3 files cannot be predicted" in err
-    status, out, err = narbench(home / "run", tmp_path / "good.onnx", tmp_path / "bad.onnx", "--json", "--batch", 1)
+    status, out, err = narbench(
+        "predict", home / "run", tmp_path / "good.onnx", tmp_path / "bad.onnx", "--json", "--batch", 1
+    )
     assert status == 2
     first, second = json.loads(out)["predictions"]
     assert first["latency_ms"] > 0
     assert second["error"].startswith("not an ONNX model")
-    assert "give a batch size" in narbench(home / "run", tmp_path / "good.onnx")[2]
+    assert "give a batch size" in narbench("predict", home / "run", tmp_path / "good.onnx")[2]
     (tmp_path / "empty").mkdir()
-    status, _, err = narbench(home / "run", tmp_path / "empty")
+    status, _, err = narbench("predict", home / "run", tmp_path / "empty")
     assert (status, "no .onnx files in this folder" in err) == (2, True)
 
 
@@ -208,20 +194,20 @@ def test_runs_that_cannot_predict_networks(home, narbench, tmp_path):
     write_networks(tmp_path, {"a.onnx": chain(9)})
     model = tmp_path / "a.onnx"
     api.run("predictor=flops", "logger=none", "train=20", "val=10", f"out={tmp_path / 'cells'}")
-    _, _, err = narbench(tmp_path / "cells", model)
+    _, _, err = narbench("predict", tmp_path / "cells", model)
     assert "predicts the accuracy of the cells of digits201, not of ONNX networks; choose a run on whole networks" in err
-    assert "no run here" in narbench(tmp_path / "none", model)[2]
+    assert "no run here" in narbench("predict", tmp_path / "none", model)[2]
     run = tmp_path / "run"
     shutil.copytree(home / "run", run)
     (run / "record.json").rename(tmp_path / "record.json")
-    assert f"not finished; finish it with resume={run}" in narbench(run, model)[2]
+    assert f"not finished; finish it with resume={run}" in narbench("predict", run, model)[2]
     record = json.loads((tmp_path / "record.json").read_text())
     del record["spec"]
     (run / "record.json").write_text(json.dumps(record))
-    assert "made by an older narbench" in narbench(run, model)[2]
+    assert "made by an older narbench" in narbench("predict", run, model)[2]
     shutil.copy(tmp_path / "record.json", run)
     shutil.rmtree(run / "checkpoints")
-    assert "no checkpoint" in narbench(run, model)[2]
+    assert "no checkpoint" in narbench("predict", run, model)[2]
 
 
 def test_fitted_predictors_and_averaged_weights(home, tmp_path):
@@ -245,10 +231,10 @@ def test_several_platforms(tmp_path, narbench):
     run = tmp_path / "run"
     api.run(*data, "predictor=nnlp", *SMALL, "protocol=multi_platform", "val=4", f"out={run}")
     rows, model = recorded(run), folder / "onnx/9.onnx"
-    _, _, err = narbench(run, model, "--batch", 8)
+    _, _, err = narbench("predict", run, model, "--batch", 8)
     assert "this run predicts 2; choose one of cpu-openppl-fp32, mul270-neuware-int8" in err
     for platform, key in (("cpu-openppl-fp32", "29"), ("mul270-neuware-int8", "239")):
-        status, out, _ = narbench(run, model, "--batch", 8, "--platform", platform, "--json")
+        status, out, _ = narbench("predict", run, model, "--batch", 8, "--platform", platform, "--json")
         assert status == 0
         (value,) = rows.prediction[rows.key == key]
         assert json.loads(out)["predictions"][0]["latency_ms"] == pytest.approx(value, rel=1e-5)
@@ -304,10 +290,3 @@ def test_many_files_on_several_processes_keep_their_order(trained, home, monkeyp
     together = trained.predict_files([folder], batch=1, workers=2)
     assert [answer.network for answer in together] == sorted(str(path) for path in folder.rglob("*.onnx"))
     assert together == alone
-
-
-def test_batches_are_of_like_size_and_bounded(monkeypatch):
-    monkeypatch.setattr("harness.prediction.MAX_NODES", 19)
-    cut = [rows.tolist() for rows in _batches(np.array([5, 1, 20, 2, 5, 5, 5]))]
-    assert cut == [[1, 3, 0], [4, 5, 6], [2]]
-    assert list(_batches(np.array([], np.int64))) == []

@@ -1,17 +1,14 @@
 """Seeds trained as a stack against the same seeds trained alone, through the public entry points."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from killed import kill_after_first_checkpoint, resume
 from torch import nn
 from torch.func import functional_call
 
@@ -92,20 +89,12 @@ def test_a_stack_leaves_the_runs_that_its_seeds_leave_alone(case, tmp_path):
 
 
 def test_a_killed_stack_resumes_to_the_same_result(tmp_path):
-    case = overrides("gin", "seeds=[0,1]", "recipe.epochs=12", "trainer.checkpoint_minutes=0")
+    case = overrides("gin", "seeds=[0,1]", "recipe.epochs=12")
     whole = run_seeds(compose([*case, f"out={tmp_path / 'whole'}"]))
     out = tmp_path / "killed"
-    command = [sys.executable, "run.py", *case, f"out={out}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    last, patience = out / "checkpoints" / "last.ckpt", time.monotonic() + 120
-    while not last.exists() and process.poll() is None and time.monotonic() < patience:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert last.exists()
+    kill_after_first_checkpoint(case, out)
     assert not (out / "s0" / "record.json").exists()
-    resumed = subprocess.run([sys.executable, "run.py", f"resume={out}"], cwd=ROOT, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
+    resume(out)
     for result in whole:
         again = predictions(out / result.folder.path.name)
         assert np.array_equal(again.prediction, predictions(result.folder.path).prediction)

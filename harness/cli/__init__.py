@@ -18,6 +18,7 @@ from harness.cli.report import report
 from harness.cli.runs import runs
 from harness.cli.sweep import sweep
 from harness.cli.wandb import app as wandb
+from harness.memory import keep_freed_memory
 
 app = typer.Typer(
     name="narbench",
@@ -40,6 +41,7 @@ app.command()(sweep)
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one red line on stderr and exit status 2."""
+    keep_freed_memory()
     try:
         app()
     except UserError as error:

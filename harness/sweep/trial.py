@@ -13,12 +13,11 @@ from optuna import Trial, TrialPruned
 
 from harness import experiment, loggers
 from harness.bench import median_seconds
-from harness.config import compose, typed
+from harness.config import compose
 from harness.evaluation import predict
-from harness.experiment import FITTED, Result
+from harness.experiment import Result
 from harness.sweep.space import DIRECTIONS, MILLISECONDS, Space, as_overrides
-from harness.training import load_weights, weight_sets
-from predictors.fitted import FittedPredictor
+from harness.trained import trained
 
 TIMINGS = 3
 """Passes over the validation graphs of which the median is the time of a prediction."""
@@ -81,12 +80,9 @@ def trial_config(space: Space, values: dict[str, object], seed: int, folder: Pat
 
 def milliseconds(result: Result) -> float:
     """Time of one prediction in ms: batches of the configured size of validation graphs, on one device, all in memory."""
-    config = typed(OmegaConf.create(result.folder.config()))
+    config, predictor, _ = trained(result.folder)
     data = experiment.build_data(config)
     data.setup()
-    predictor = experiment.build_predictor(config, data.spec)
-    weights = FITTED if isinstance(predictor, FittedPredictor) else weight_sets(config.recipe.ema > 0)
-    load_weights(predictor, result.folder.checkpoints, weights[result.record["selected_weights"]])
     if config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         predictor.cuda()
     rows, batches = data.parts.val, list(data.val_dataloader())
