@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -33,7 +32,7 @@ from harness.metrics import Scores
 from harness.prediction import record_on_networks
 from harness.progress import track
 from harness.records import RunFolder
-from harness.training import StepSeed, quiet_lightning
+from harness.training import StepSeed, quiet_lightning, quiet_trainer
 from harness.transfer import Source
 from predictors.base import Predictor
 from predictors.recipe import Recipe
@@ -244,20 +243,16 @@ def fit(predictor: Predictor, data: Measured, rows: Rows, steps: int, seed: int,
     """Train on ``rows`` for exactly ``steps`` steps, without validation: the last weights are the result."""
     batches = list(itertools.islice(_batches(rows, predictor.recipe.batch_size, seed), steps))
     loader = DataLoader(GraphRows(data.store, LABEL), sampler=batches, batch_size=None)
+    trainer = quiet_trainer(
+        hardware,
+        devices=1,
+        max_epochs=1,
+        gradient_clip_val=predictor.recipe.clip or None,
+        callbacks=[StepSeed(seed)],
+        logger=False,
+        enable_checkpointing=False,
+    )
     with quiet_lightning():
-        trainer = Trainer(
-            accelerator=hardware.accelerator,
-            devices=1,
-            precision=hardware.precision,  # type: ignore[arg-type]
-            deterministic=hardware.deterministic,
-            max_epochs=1,
-            gradient_clip_val=predictor.recipe.clip or None,
-            callbacks=[StepSeed(seed)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
         trainer.fit(predictor, loader)
 
 

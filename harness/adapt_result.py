@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 
 from datasets.measured import VERSION
 from harness.adapt import METHODS, Adaptation, Point
-from harness.config import ExperimentConfig, config_hash, plain
+from harness.config import ExperimentConfig
 from harness.evaluation import Predictions
-from harness.experiment import data_facts
-from harness.metrics import selection_metric
-from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb, write_text
+from harness.experiment import record_of
+from harness.figures import save
+from harness.records import RunFolder, write_text
 from harness.tables.cells import Summary, summarise
 from predictors.base import Predictor
 
 CURVE, FIGURE = "adaptation.json", "curve.png"
-METRICS = {"mape_percent": "MAPE %", "acc_10_percent": "Acc(10 %) %", "kendall_tau": "tau"}
+SHOWN = ("mape_percent", "acc_10_percent", "kendall_tau")
 TITLES = {"adapted": "adapted", "scratch": "from scratch", "scaled": "scaled run"}
 STYLES = {"adapted": ("C0", "o"), "scratch": ("C1", "s"), "scaled": ("0.35", "^")}
 
@@ -70,7 +70,7 @@ class Result:
             "steps": options.steps,
             "seed": options.seed,
             "curve": [
-                {"k": k, "method": method, "metrics": {metric: self._plain(k, method, metric) for metric in METRICS}}
+                {"k": k, "method": method, "metrics": {metric: self._plain(k, method, metric) for metric in SHOWN}}
                 for k in adaptation.sizes
                 for method in METHODS
             ],
@@ -112,9 +112,7 @@ class Result:
     def write(self, folder: RunFolder) -> None:
         """Write the JSON and the figure into ``folder``."""
         write_text(folder.path / CURVE, json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
-        temporary = folder.path / f".{FIGURE}"
-        self.figure().savefig(temporary, format="png")
-        temporary.replace(folder.path / FIGURE)
+        save(self.figure(), folder.path / FIGURE)
 
     def _plain(self, k: int, method: str, metric: str) -> dict[str, Any] | None:
         summary = self.summary(k, method, metric)
@@ -129,32 +127,9 @@ def write_run(
     """Make ``folder`` that of a finished run with ``predictor``, adapted to the first draw of the largest k."""
     data, steps = adaptation.draws[0], adaptation.options.steps
     torch.save({"state_dict": predictor.state_dict(), "global_step": steps}, folder.checkpoints / "last.ckpt")
-    scores = predictions.scores(data.task)
-    facts = data_facts(data, config, VERSION)
-    facts["protocol"]["selection"] = f"none: the weights after {steps} steps"
-    metric, _ = selection_metric(data.task)
-    metrics = {"val": {}, "test": scores.values}
-    failed = {"val": {metric: "no networks are kept for validation"}, "test": scores.failed}
     folder.write_predictions(data.store, {"test": predictions})
+    record = record_of(config, predictor, data, VERSION, {"last": {"test": predictions}}, "last")
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     folder.write_record(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "id": folder.path.name,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "predictor": config.predictor.name,
-            "parameters": sum(p.numel() for p in predictor.parameters()),
-            "seed": config.seed,
-            "config": plain(config),
-            "config_hash": config_hash(config),
-            "init": adaptation.source.facts,
-            **facts,
-            "code_version": code_version(),
-            "environment": environment(),
-            "timings": {},
-            "peak_memory_mb": peak_memory_mb(),
-            "selected_weights": "last",
-            "metrics": metrics,
-            "failed_metrics": {split: found for split, found in failed.items() if found},
-            "weights": {"last": metrics},
-        }
+        record | {"id": folder.path.name, "started": started, "init": adaptation.source.facts, "timings": {}}
     )

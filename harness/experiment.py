@@ -94,29 +94,52 @@ def finish(
     evaluated = _evaluate(predictor, data, folder, reported_weights(predictor, experiment))
     timings["evaluate_seconds"] = time.perf_counter() - clock
     chosen = _choose(evaluated, data.task)
-    scores = {name: {split: part.scores(data.task) for split, part in parts.items()} for name, parts in evaluated.items()}
-    record = {
-        "schema_version": SCHEMA_VERSION,
+    timings["evaluated_graphs"] = sum(len(evaluated[chosen][split].rows) for split in ("val", "test"))
+    record = record_of(experiment, predictor, data, VERSIONS[experiment.protocol.name], evaluated, chosen) | {
         "id": folder.path.name,
         "started": started,
-        "predictor": experiment.predictor.name,
-        "parameters": sum(p.numel() for p in predictor.parameters()),
-        "seed": experiment.seed,
-        "config": plain(experiment),
-        "config_hash": config_hash(experiment),
         "init": init,
-        **data_facts(data, experiment, VERSIONS[experiment.protocol.name]),
+        "timings": timings,
+    }
+    distributed.on_first(lambda: _keep(folder, record, data, evaluated[chosen], logger))
+    return Result(folder, record)
+
+
+def record_of(
+    config: ExperimentConfig,
+    predictor: Predictor,
+    data: Benchmark,
+    version: int,
+    evaluated: Mapping[str, Mapping[str, Predictions]],
+    chosen: str,
+) -> dict[str, Any]:
+    """The record of a run but for its id, start, timings and where its encoder came from.
+
+    Args:
+        config: of the run.
+        predictor: that was trained.
+        data: of the run.
+        version: of the protocol.
+        evaluated: predictions by name of the weights, then by split; without ``val`` nothing was selected.
+        chosen: name of the weights that are reported.
+    """
+    scores = {name: {split: part.scores(data.task) for split, part in parts.items()} for name, parts in evaluated.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "predictor": config.predictor.name,
+        "parameters": sum(p.numel() for p in predictor.parameters()),
+        "seed": config.seed,
+        "config": plain(config),
+        "config_hash": config_hash(config),
+        **_data_facts(data, config, version, "val" in evaluated[chosen]),
         "code_version": code_version(),
         "environment": environment(),
-        "timings": timings | {"evaluated_graphs": sum(len(evaluated[chosen][s].rows) for s in ("val", "test"))},
         "peak_memory_mb": peak_memory_mb(),
         "selected_weights": chosen,
         "metrics": {split: part.values for split, part in scores[chosen].items()},
         "failed_metrics": {split: part.failed for split, part in scores[chosen].items() if part.failed},
         "weights": {name: {split: part.values for split, part in parts.items()} for name, parts in scores.items()},
     }
-    distributed.on_first(lambda: _keep(folder, record, data, evaluated[chosen], logger))
-    return Result(folder, record)
 
 
 def _refuse_seeds(config: ExperimentConfig) -> None:
@@ -229,8 +252,7 @@ def _choose(evaluated: Mapping[str, Mapping[str, Predictions]], task: str) -> st
     return max(evaluated, key=value)
 
 
-def data_facts(data: Benchmark, config: ExperimentConfig, version: int) -> dict[str, Any]:
-    """What a record says of the data, of the ``version`` of the protocol, of the task and extent of the training graphs."""
+def _data_facts(data: Benchmark, config: ExperimentConfig, version: int, selected: bool) -> dict[str, Any]:
     manifest, parts = data.store.manifest, data.parts
     sizes = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
     if parts.rest is not None:
@@ -251,7 +273,7 @@ def data_facts(data: Benchmark, config: ExperimentConfig, version: int) -> dict[
             "sizes": sizes,
             "excluded": parts.excluded,
             "leaks": parts.leaks,
-            "selection": " ".join(selection_metric(data.task)),
+            "selection": " ".join(selection_metric(data.task)) if selected else "none: the last weights",
         },
         "spec": asdict(data.spec),
         "ranges": Ranges.of(data).plain(),

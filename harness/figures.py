@@ -1,7 +1,8 @@
-"""Figures drawn from predictions."""
+"""Figures drawn from predictions, and how figures are kept."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from harness.evaluation import Predictions
 
 CROWD = 5000
 """More points than this are shown as a density."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG, whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
 
 
 def scatter(predictions: Predictions, unit: str, title: str) -> Figure:

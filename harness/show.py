@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.experiment import Result
+from harness.metric_facts import METRICS
 from harness.metrics import selection_metric
 from harness.records import list_runs
 
@@ -23,9 +24,6 @@ SHOWN = {
     "latency": {"acc@10%": "acc_10_percent", "acc@5%": "acc_5_percent", "tau": "kendall_tau", "RMSE": "rmse"},
 }
 """Test metrics of the terminal table beside the selection metric: heading and name, by task."""
-
-SHORT = {"kendall_tau": "tau", "mape_percent": "MAPE %"}
-"""Headings of the selection metrics."""
 
 
 def show_error(message: str) -> None:
@@ -41,7 +39,7 @@ def show_result(result: Result) -> None:
     splits = [split for split in ("val", "test", "rest") if split in record["metrics"]]
     table = Table(header_style="bold")
     table.add_column("weights")
-    for heading in (*(f"{split} {SHORT[metric]}" for split in splits), *SHOWN[task]):
+    for heading in (*(f"{split} {METRICS[metric].short}" for split in splits), *SHOWN[task]):
         table.add_column(heading, justify="right")
     for weights, scores in record["weights"].items():
         chosen = weights == record["selected_weights"]
@@ -68,14 +66,15 @@ def runs_table(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> Table:
     table.add_column("folder", overflow="fold")
     for path, record in runs:
         metric, _ = selection_metric(record["dataset"]["task"])
-        scores = [_number(record["metrics"][split].get(metric)) for split in ("val", "test")]
+        metrics = record["metrics"]
+        scores = [_number(metrics[split].get(metric)) if split in metrics else "" for split in ("val", "test")]
         table.add_row(
             record["predictor"],
             record["dataset"]["name"],
             record["protocol"]["name"],
             f"{record['protocol']['sizes']['train']:,}",
             str(record["seed"]),
-            SHORT[metric],
+            METRICS[metric].short,
             *scores,
             path.name,
         )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -18,11 +17,12 @@ from datasets.base import Benchmark, Rows
 from datasets.errors import UserError
 from harness.config import ExperimentConfig
 from harness.evaluation import Predictions, token_counts
+from harness.metric_facts import METRICS
 from harness.metrics import selection_metric
 from harness.progress import bar
 from harness.stacked import StackingError
 from harness.stacked_weights import JoinedBatches, Leaves, WeightStack, prove, used_weights
-from harness.training import Validation, quiet_lightning, step_seed
+from harness.training import Validation, quiet_trainer, step_seed
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from predictors.recipe import build_optimizer
@@ -204,8 +204,7 @@ class StackedTraining:
                 row, prediction, label = own
                 scores = Predictions.gather([(row, prediction, label)]).scores(first.task)
                 values |= {f"{prefix}/{name}": value for name, value in scores.values.items()}
-            worst = -1.0 if mode == "max" else float("inf")
-            reached = torch.tensor([values.get(f"{prefix}/{metric}", worst) for values in logged])
+            reached = torch.tensor([values.get(f"{prefix}/{metric}", METRICS[metric].worst) for values in logged])
             self._keep_best(prefix, leaves, reached, mode, epochs)
         for curve, values, steps in zip(self.state.curves, logged, self.steps, strict=True):
             curve.append((epochs * steps, values))
@@ -306,15 +305,5 @@ def _device(config: ExperimentConfig) -> torch.device:
     hardware = config.trainer
     if hardware.devices * hardware.num_nodes > 1 or hardware.precision != "32-true":
         raise UserError("seeds=[...] trains on one device in float32; set trainer.devices=1 trainer.precision=32-true")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with quiet_lightning():
-        trainer = Trainer(
-            accelerator=hardware.accelerator,
-            devices=1,
-            deterministic=hardware.deterministic,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+    trainer = quiet_trainer(hardware, devices=1, logger=False, enable_checkpointing=False)
     return trainer.strategy.root_device

@@ -24,8 +24,9 @@ from datasets.base import Benchmark
 from datasets.errors import UserError
 from datasets.graph import GraphBatch
 from harness import distributed
-from harness.config import ExperimentConfig
+from harness.config import ExperimentConfig, TrainerConfig
 from harness.evaluation import Predictions, by_size, token_counts
+from harness.metric_facts import METRICS
 from harness.metrics import selection_metric
 from harness.progress import TrainingProgress
 from predictors.base import Predictor
@@ -98,8 +99,7 @@ class Validation(Callback):
         name, _ = selection_metric(self.task)
         for index, parts in self.parts.items():
             scores = Predictions.gather(parts).scores(self.task)
-            worst = {"kendall_tau": -1.0, "mape_percent": float("inf")}[name]
-            values = {name: scores.values.get(name, worst)} | scores.values
+            values = {name: scores.values.get(name, METRICS[name].worst)} | scores.values
             logged = {f"{self.prefixes[index]}/{metric}": value for metric, value in values.items()}
             pl_module.log_dict(logged, add_dataloader_idx=False)
         self.parts = {}
@@ -186,6 +186,23 @@ def quiet_lightning() -> Iterator[None]:
         log.setLevel(level)
 
 
+def quiet_trainer(hardware: TrainerConfig, **settings: Any) -> Trainer:
+    """Lightning's Trainer on ``hardware``, without displays of its own; ``settings`` are its other arguments.
+
+    Memory that torch leaves uninitialised is not filled in deterministic mode: nothing here reads any.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    with quiet_lightning():
+        return Trainer(
+            accelerator=hardware.accelerator,
+            precision=hardware.precision,  # type: ignore[arg-type]
+            deterministic=hardware.deterministic,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **settings,
+        )
+
+
 def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:
     """Load one set of weights of a finished run and return the training step they are of.
 
@@ -208,15 +225,12 @@ def _trainer(
     config: ExperimentConfig, data: Benchmark, folder: Path, logger: Logger | None, callbacks: Sequence[Callback]
 ) -> Trainer:
     recipe, hardware = config.recipe, config.trainer
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Trainer(
-        accelerator=hardware.accelerator,
+    return quiet_trainer(
+        hardware,
         devices=hardware.devices,
         num_nodes=hardware.num_nodes,
         strategy=distributed.strategy(hardware),
         use_distributed_sampler=False,
-        precision=hardware.precision,  # type: ignore[arg-type]
-        deterministic=hardware.deterministic,
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip or None,
         check_val_every_n_epoch=min(recipe.eval_every, recipe.epochs),
@@ -224,8 +238,6 @@ def _trainer(
         callbacks=[*_callbacks(config, data, folder), *callbacks],
         logger=logger or False,
         log_every_n_steps=10,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=folder,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from datasets.errors import UserError
 if TYPE_CHECKING:
     from harness.adapt import Adaptation
     from harness.adapt_result import Result
+    from harness.metric_facts import Metric
     from harness.records import RunFolder
     from harness.tables.cells import Summary
 
@@ -101,30 +103,30 @@ def _report(result: Result, folder: RunFolder) -> None:
 
 
 def _table(result: Result) -> Table:
-    from harness.adapt_result import METRICS, TITLES
+    from harness.adapt_result import SHOWN, TITLES
+    from harness.metric_facts import METRICS
 
     table = Table(header_style="bold", box=None)
     table.add_column("k", justify="right")
     table.add_column("predictor")
-    for heading in METRICS.values():
-        table.add_column(heading, justify="right")
+    for name in SHOWN:
+        table.add_column(METRICS[name].short, justify="right")
     for k in result.adaptation.sizes:
         means = {method: result.summary(k, method, "mape_percent") for method in TITLES}
         best = min((summary.mean for summary in means.values() if summary), default=None)
         for method, title in TITLES.items():
-            cells = [_cell(result.summary(k, method, metric), metric) for metric in METRICS]
+            cells = [_cell(result.summary(k, method, name), METRICS[name]) for name in SHOWN]
             summary = means[method]
             style = "bold" if summary and summary.mean == best else ""
             table.add_row(str(k) if method == "adapted" else "", title, *cells, style=style)
     return table
 
 
-def _cell(summary: Summary | None, metric: str) -> str:
+def _cell(summary: Summary | None, metric: Metric) -> str:
     if summary is None:
         return "failed"
-    digits = 3 if metric == "kendall_tau" else 1
-    interval = "" if summary.half_width is None else f" ± {summary.half_width:.{digits}f}"
-    return f"{summary.mean:.{digits}f}{interval}"
+    interval = "" if summary.half_width is None else f" ± {metric.text(summary.half_width)}"
+    return metric.text(summary.mean) + interval
 
 
 def _verdict(result: Result) -> str:
@@ -139,11 +141,12 @@ def _verdict(result: Result) -> str:
 
 
 def _difference(gain: Summary) -> str:
+    from harness.metric_facts import METRICS
+
     side = "below" if gain.mean > 0 else "above"
-    if gain.half_width is None:
-        return f"{abs(gain.mean):.1f} points {side}"
-    unclear = " (not clear)" if abs(gain.mean) <= gain.half_width else ""
-    return f"{abs(gain.mean):.1f} ± {gain.half_width:.1f} points {side}{unclear}"
+    unclear = " (not clear)" if gain.half_width is not None and abs(gain.mean) <= gain.half_width else ""
+    distance = replace(gain, mean=abs(gain.mean))
+    return f"{_cell(distance, METRICS['mape_percent'])} points {side}{unclear}"
 
 
 def _say(text: str, style: str = "") -> None:

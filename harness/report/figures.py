@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from harness.figures import draw_scatter
+from harness.metric_facts import Metric
 from harness.report.ranking import Ranks
 from harness.tables.cells import Summary
-from harness.tables.metrics import Metric
 
 INK = "#010203"
 """Drawn wherever the text colour of the page is meant; no other part of a figure has this colour."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from harness.metric_facts import Metric
 from harness.tables.build import Table
 from harness.tables.cells import CONFIDENCE, Cell, Summary, find_cell, summarise
 from harness.tables.definition import Column, Row
-from harness.tables.metrics import Metric
 from harness.tables.recorded import Recorded
 
 SELECT = "protocol.select"

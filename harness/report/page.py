@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.metric_facts import MINUS, Metric
 from harness.report.costs import Cost, costs
 from harness.report.figures import drawn, mean_rank_axis, swatch
 from harness.report.leaks import leaks
@@ -17,7 +18,6 @@ from harness.report.panels import Panel, panels
 from harness.report.ranking import Floats, Ranks, Results, compares_predictors, mean_ranks, results, win_rates
 from harness.tables.build import LEVEL, Table
 from harness.tables.cells import Summary
-from harness.tables.metrics import MINUS, Metric
 from harness.tables.page import NOTHING, Page, lay_out
 from harness.tables.recorded import Recorded
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.metric_facts import Metric
 from harness.tables.build import LEVEL, Entry, Table
 from harness.tables.definition import Row
-from harness.tables.metrics import Metric
 
 Floats = NDArray[np.float64]
 

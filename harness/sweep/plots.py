@@ -13,18 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.figures import save
 from harness.sweep.ledger import Ledger
+from harness.sweep.space import MILLISECONDS, OBJECTIVES
 
 MIN_TRIALS = 4
 """Complete trials from which on importance is computed."""
-
-LABELS = {
-    "kendall_tau": "validation Kendall's tau",
-    "spearman": "validation Spearman's rho",
-    "acc_10_percent": "validation acc@10% (%)",
-    "mape_percent": "validation MAPE (%)",
-    "ms_per_architecture": "ms per architecture",
-}
 
 
 def write_plots(ledger: Ledger, complete: Sequence[FrozenTrial], out: Path) -> None:
@@ -35,9 +29,7 @@ def write_plots(ledger: Ledger, complete: Sequence[FrozenTrial], out: Path) -> N
     if len(ledger.space.objectives) > 1:
         figures["pareto"] = pareto(ledger, complete)
     for name, figure in figures.items():
-        temporary = out / f".{name}.png"
-        figure.savefig(temporary)
-        temporary.replace(out / f"{name}.png")
+        save(figure, out / f"{name}.png")
 
 
 def history(ledger: Ledger, complete: Sequence[FrozenTrial]) -> Figure:
@@ -55,7 +47,7 @@ def history(ledger: Ledger, complete: Sequence[FrozenTrial]) -> Figure:
         axes.scatter([trial.number for trial in pruned], last, s=18, marker="x", color="0.6", label="pruned, last value")
     axes.set_ylim(*_limits(np.array([*values, *last])))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel=LABELS[ledger.space.objectives[0]], title=ledger.space.name)
+    axes.set(xlabel="trial", ylabel=_label(ledger.space.objectives[0]), title=ledger.space.name)
     figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
@@ -73,7 +65,7 @@ def importance(ledger: Ledger) -> Figure:
         shares = dict(reversed(found.items()))
         bars = axes.barh(list(shares), list(shares.values()))
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
-        axes.set(xlim=(0, 1.15 * max(shares.values())), xlabel="importance", title=LABELS[name])
+        axes.set(xlim=(0, 1.15 * max(shares.values())), xlabel="importance", title=_label(name))
         axes.title.set_fontsize("medium")
     return figure
 
@@ -98,9 +90,14 @@ def pareto(ledger: Ledger, complete: Sequence[FrozenTrial]) -> Figure:
     if max(times := [trial.values[1] for trial in complete]) > 10 * min(times):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel=LABELS[time], ylabel=LABELS[metric], title=ledger.space.name)
+    axes.set(xlabel=_label(time), ylabel=_label(metric), title=ledger.space.name)
     figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize="small")
     return figure
+
+
+def _label(objective: str) -> str:
+    title = OBJECTIVES[objective].title
+    return title if objective == MILLISECONDS else f"validation {title}"
 
 
 def _cost(index: int, direction: str) -> Callable[[FrozenTrial], float]:

@@ -13,10 +13,8 @@ from harness.config import NOT_HASHED, compose
 from harness.records import write_text
 from harness.sweep.ledger import Ledger
 from harness.sweep.plots import write_plots
-from harness.sweep.space import MILLISECONDS, Space
+from harness.sweep.space import OBJECTIVES, Space
 from harness.sweep.trial import trial_config
-
-HEADINGS = {"kendall_tau": "tau", "mape_percent": "MAPE %", "acc_10_percent": "acc@10%", MILLISECONDS: "ms"}
 
 
 def complete_trials(ledger: Ledger) -> list[FrozenTrial]:
@@ -35,7 +33,7 @@ def describe(ledger: Ledger, trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         names = ledger.space.objectives
         outcome = ", ".join(
-            f"{HEADINGS.get(name, name)} {value:.4g}" for name, value in zip(names, trial.values, strict=True)
+            f"{OBJECTIVES[name].short} {value:.4g}" for name, value in zip(names, trial.values, strict=True)
         )
     else:
         outcome = "pruned" if trial.state == TrialState.PRUNED else "failed or abandoned"

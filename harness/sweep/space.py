@@ -15,20 +15,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from datasets.errors import UserError, require_choice
 from harness.config import compose, config_hash, typed
+from harness.metric_facts import METRICS, Metric
 from harness.registry import suggest
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 """The checkout's folder of search spaces."""
 
 MILLISECONDS = "ms_per_architecture"
-Direction = Literal["maximize", "minimize"]
-DIRECTIONS: dict[str, Direction] = {
-    "kendall_tau": "maximize",
-    "spearman": "maximize",
-    "acc_10_percent": "maximize",
-    "mape_percent": "minimize",
-    MILLISECONDS: "minimize",
-}
+OBJECTIVES = METRICS | {MILLISECONDS: Metric("ms per architecture", "ms", higher_is_better=False, decimals=3)}
 """What can be an objective: a validation metric, or the time of one prediction."""
 
 SAMPLERS = ("tpe", "gp", "nsga2")
@@ -90,9 +84,9 @@ class Space:
         return {key: _distribution(key, dimension) for key, dimension in self.space.items()}
 
     @property
-    def directions(self) -> list[Direction]:
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
         """``maximize`` or ``minimize``, for each objective."""
-        return [DIRECTIONS[objective] for objective in self.objectives]
+        return ["maximize" if OBJECTIVES[name].higher_is_better else "minimize" for name in self.objectives]
 
     @property
     def identity(self) -> dict[str, str]:
@@ -159,7 +153,7 @@ def _check(space: Space) -> None:
     if space.trials < 1:
         raise UserError(f"trials={space.trials}: give 1 or more")
     for objective in space.objectives:
-        require_choice("objectives", objective, DIRECTIONS)
+        require_choice("objectives", objective, OBJECTIVES)
     if space.objectives[0] == MILLISECONDS or space.objectives[1:] not in ([], [MILLISECONDS]):
         raise UserError(f"objectives: give one validation metric, then {MILLISECONDS} or nothing")
     if len(space.objectives) > 1 and space.pruner != "none":

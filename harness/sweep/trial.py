@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from harness.bench import median_seconds
 from harness.config import compose
 from harness.evaluation import predict
 from harness.experiment import Result
-from harness.sweep.space import DIRECTIONS, MILLISECONDS, Space, as_overrides
+from harness.sweep.space import MILLISECONDS, OBJECTIVES, Space, as_overrides
 from harness.trained import trained
 
 TIMINGS = 3
@@ -42,7 +41,7 @@ class Pruning(Callback):
             for value in [trainer.callback_metrics.get(f"{name}/{self.metric}")]
             if value is not None
         ]
-        better = max if DIRECTIONS[self.metric] == "maximize" else min
+        better = max if OBJECTIVES[self.metric].higher_is_better else min
         epoch = trainer.current_epoch + 1
         if found:
             self.trial.report(better(found), epoch)
@@ -93,5 +92,4 @@ def _objective(name: str, result: Result) -> float:
     """An objective of one run; a metric that could not be computed counts as the worst there is."""
     if name == MILLISECONDS:
         return milliseconds(result)
-    worst = -1.0 if DIRECTIONS[name] == "maximize" else math.inf
-    return float(result.record["metrics"]["val"].get(name, worst))
+    return float(result.record["metrics"]["val"].get(name, OBJECTIVES[name].worst))

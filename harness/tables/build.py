@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from harness.metric_facts import METRICS, Metric
 from harness.progress import track
 from harness.tables.cells import Cell, Summary, find_cell
 from harness.tables.comparison import compare, holm
 from harness.tables.definition import Column, Definition, Row
-from harness.tables.metrics import METRICS, Metric
 from harness.tables.published import Published, find_published
 from harness.tables.recorded import Recorded
 

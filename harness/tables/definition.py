@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from datasets.errors import UserError, require_choice
+from harness.metric_facts import METRICS
 from harness.registry import names, suggest
-from harness.tables.metrics import METRICS
 
 RESULTS = Path(__file__).parents[2] / "results"
 """The checkout's folder of published figures, table definitions and kept records."""

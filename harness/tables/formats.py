@@ -8,8 +8,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from harness.metric_facts import MINUS
 from harness.tables.build import Entry, Table
-from harness.tables.metrics import MINUS
 from harness.tables.page import NOTHING, Field, Page, lay_out
 
 LATEX = {

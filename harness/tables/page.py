@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.metric_facts import Metric
 from harness.tables.build import LEVEL, Entry, Table
 from harness.tables.cells import Summary
 from harness.tables.comparison import GRAPHS
 from harness.tables.definition import Column
-from harness.tables.metrics import Metric
 from harness.tables.missing import commands
 
 NOTHING = "\N{EN DASH}"

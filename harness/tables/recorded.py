@@ -71,9 +71,9 @@ class Recorded:
         return value
 
     def validation(self) -> float:
-        """The selection metric on validation, turned so that higher is better; -inf if it failed."""
+        """The selection metric on validation, turned so that higher is better; -inf without a value."""
         metric, mode = selection_metric(self.content["dataset"]["task"])
-        value = self.content["metrics"]["val"].get(metric)
+        value = self.content["metrics"].get("val", {}).get(metric)
         return float("-inf") if value is None else float(value) if mode == "max" else -float(value)
 
     def _follows_seed(self, key: str, value: Any) -> bool:

@@ -1,7 +1,8 @@
-"""The metrics a table can show."""
+"""What is known of the metrics that tables compare: names, directions, formats."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 MINUS = "\N{MINUS SIGN}"
@@ -13,11 +14,13 @@ class Metric:
 
     Attributes:
         title: its name in a heading.
+        short: its name in a narrow heading.
         higher_is_better: direction.
         decimals: digits behind the point.
     """
 
     title: str
+    short: str
     higher_is_better: bool
     decimals: int
 
@@ -26,17 +29,22 @@ class Metric:
         """Points to where better values lie."""
         return "↑" if self.higher_is_better else "↓"
 
+    @property
+    def worst(self) -> float:
+        """What a metric counts as that could not be computed."""
+        return -1.0 if self.higher_is_better else math.inf
+
     def text(self, value: float, *, signed: bool = False) -> str:
         """``value`` with this metric's decimals and a true minus sign."""
         return f"{value:{'+' if signed else ''}.{self.decimals}f}".replace("-", MINUS)
 
 
 METRICS = {
-    "kendall_tau": Metric("Kendall's tau", True, 3),
-    "spearman": Metric("Spearman's rho", True, 3),
-    "mape_percent": Metric("MAPE, %", False, 2),
-    "acc_10_percent": Metric("predictions within 10 %, %", True, 1),
-    "acc_5_percent": Metric("predictions within 5 %, %", True, 1),
-    "acc_1_percent": Metric("predictions within 1 %, %", True, 1),
+    "kendall_tau": Metric("Kendall's tau", "tau", True, 3),
+    "spearman": Metric("Spearman's rho", "rho", True, 3),
+    "mape_percent": Metric("MAPE, %", "MAPE %", False, 2),
+    "acc_10_percent": Metric("predictions within 10 %, %", "acc@10%", True, 1),
+    "acc_5_percent": Metric("predictions within 5 %, %", "acc@5%", True, 1),
+    "acc_1_percent": Metric("predictions within 1 %, %", "acc@1%", True, 1),
 }
 """By the names of ``harness.metrics``."""
