@@ -148,9 +148,11 @@ def typed(config: DictConfig) -> ExperimentConfig:
     require_choice("trainer.strategy", nodes["trainer"].strategy, ("auto", "ddp"))
     require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
     require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))
-    names = [field.name for field in fields(ExperimentConfig) if field.name not in schemas and field.name in config]
+    names = [field.name for field in fields(ExperimentConfig) if field.name not in schemas]
+    if missing := [name for name in names if name not in config]:
+        raise UserError(f"{', '.join(missing)}: missing; an older narbench made this configuration, run it again")
     rest = {name: config[name] for name in names}
-    if rest.get("seeds") is not None:
+    if rest["seeds"] is not None:
         rest["seeds"] = require_seeds(rest["seeds"])
     return ExperimentConfig(**nodes, **rest)
 

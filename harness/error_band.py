@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 
-from datasets.errors import UserError
+from harness.records import test_predictions
 
 SHARE = 0.8
 """Share of the test networks within the band; as many of the others are below it as above."""
@@ -36,16 +34,12 @@ class ErrorBand:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        try:
-            table = pa.parquet.read_table(predictions, columns=["split", "label", "prediction"])
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{predictions}: cannot be read ({error}); run the experiment again") from None
-        test = np.array(table["split"].to_pylist()) == "test"
-        label, prediction = (table[name].to_numpy()[test].astype(np.float64) for name in ("label", "prediction"))
-        if not test.any() or not (np.isfinite(prediction) & (prediction > 0)).all():
+        table = test_predictions(predictions)
+        label, prediction = (table[name].to_numpy().astype(np.float64) for name in ("label", "prediction"))
+        if not len(table) or not (np.isfinite(prediction) & (prediction > 0)).all():
             return None
         low, high = np.quantile(prediction / label - 1, [(1 - SHARE) / 2, (1 + SHARE) / 2])
-        return cls(float(low), float(high), int(test.sum()))
+        return cls(float(low), float(high), len(table))
 
     def around(self, prediction: float) -> tuple[float, float]:
         """The latencies of which ``prediction`` is off by ``high`` and by ``low``."""

@@ -118,6 +118,19 @@ class RunFolder:
         temporary.replace(self.path / PREDICTIONS)
 
 
+def test_predictions(path: Path) -> pa.Table:
+    """Keys, labels and predictions of the test graphs of a run's ``predictions.parquet``.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    columns = ["key", "label", "prediction"]
+    try:
+        return pa.parquet.read_table(path, columns=columns, filters=[("split", "==", "test")]).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not readable as predictions ({error}); run the experiment again") from None
+
+
 def recorded_spec(record: Mapping[str, Any]) -> TaskSpec:
     """The task of a record, as ``dataclasses.asdict`` and JSON left it.
 

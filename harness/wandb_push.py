@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 
 from datasets.errors import UserError
 from harness import loggers
 from harness.evaluation import Predictions
-from harness.records import PREDICTIONS, RECORD, RunFolder
+from harness.records import PREDICTIONS, RECORD, RunFolder, test_predictions
 
 
 def finished_runs(places: Iterable[Path]) -> list[RunFolder]:
@@ -75,6 +74,6 @@ def _predictions(path: Path) -> dict[str, Predictions]:
     """Predictions of the test set, by split as a run has them; empty where only the record was kept."""
     if not path.is_file():
         return {}
-    table = pyarrow.parquet.read_table(path, columns=["label", "prediction"], filters=[("split", "=", "test")])
-    label, prediction = (np.asarray(table[name], np.float64) for name in ("label", "prediction"))
+    table = test_predictions(path)
+    label, prediction = (table[name].to_numpy().astype(np.float64) for name in ("label", "prediction"))
     return {"test": Predictions(np.arange(len(label)), prediction, label)}

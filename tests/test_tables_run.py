@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from harness import experiment, grid
 from harness.cli import app
 from harness.config import compose, typed
-from harness.tables import code_version as code
+from harness.tables import source_digest as code
 from harness.tables.definition import read_definition
 from harness.tables.recorded import read_records
 from harness.tables.run import name, plan
@@ -158,11 +158,11 @@ def test_the_key_is_of_configuration_data_and_code(monkeypatch):
     assert name(first, "f") == name(same, "f")
     assert len({name(first, "f"), name(other, "f"), name(first, "g")}) == 3
     before = name(first, "f")
-    monkeypatch.setattr("harness.tables.run.code_version", lambda *targets: "changed")
+    monkeypatch.setattr("harness.tables.run.source_digest", lambda *targets: "changed")
     assert name(first, "f") != before
 
 
-def test_the_code_version_follows_imports_within_packages(tmp_path, monkeypatch):
+def test_the_source_digest_follows_imports_within_packages(tmp_path, monkeypatch):
     package = tmp_path / "mine"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -175,7 +175,7 @@ def test_the_code_version_follows_imports_within_packages(tmp_path, monkeypatch)
     def version():
         for cached in (code._digest, code._imported, code._is_module, code._source):
             cached.cache_clear()
-        return code.code_version("mine.model:Model", "datasets.digits201:Digits201")
+        return code.source_digest("mine.model:Model", "datasets.digits201:Digits201")
 
     first = version()
     assert version() == first

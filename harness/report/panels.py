@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from harness.records import test_predictions
 from harness.report.figures import CENTRE, Series, drawn, family_bars, learning_curves, predicted_against_true
 from harness.tables.build import Entry, Table
-from harness.tables.comparison import test_predictions
 from harness.tables.definition import Column
 from harness.tables.recorded import Recorded
 
@@ -135,6 +135,7 @@ def _first_predictions(entry: Entry) -> Recorded | None:
 
 
 def _scatter(table: Table, entry: Entry, run: Recorded) -> tuple[str, Markup]:
+    assert run.predictions
     found = test_predictions(run.predictions)
     label, prediction = (found[name].to_numpy().astype(float) for name in ("label", "prediction"))
     draw = partial(

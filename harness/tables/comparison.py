@@ -15,7 +15,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from scipy import stats
 
-from datasets.errors import UserError
+from harness.records import test_predictions
 from harness.tables.bootstrap import replicate, resample, testable
 from harness.tables.recorded import Recorded
 
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 
 GRAPHS = 2000
 """Test graphs that a comparison uses at most."""
+
+_read = lru_cache(maxsize=8)(test_predictions)
 
 QUANTILES = 2000
 """Points at which the distribution of the variance of seeds is averaged over."""
@@ -147,7 +149,7 @@ def _differences(paired: Sequence[Paired], metric: str) -> tuple[Floats, Floats]
 
 def _paired(first: Path, second: Path) -> Paired:
     """Both predictions of the graphs that both have with the same label."""
-    a, b = test_predictions(first), test_predictions(second)
+    a, b = _read(first), _read(second)
     place = pc.index_in(a["key"], value_set=b["key"])
     b = b.take(place.drop_null())
     a = a.filter(place.is_valid())
@@ -157,13 +159,3 @@ def _paired(first: Path, second: Path) -> Paired:
     if not same.all():
         return Paired(keys.slice(0, 0), *(column[:0] for column in columns[:3]))
     return Paired(keys, columns[0], columns[1], columns[3])
-
-
-@lru_cache(maxsize=8)
-def test_predictions(path: Path) -> Any:
-    """Keys, labels and predictions of the test graphs."""
-    columns = ["key", "label", "prediction"]
-    try:
-        return pa.parquet.read_table(path, columns=columns, filters=[("split", "==", "test")]).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(f"{path}: not readable as predictions ({error}); run the experiment again") from None

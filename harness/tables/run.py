@@ -18,11 +18,11 @@ from harness.grid import Job
 from harness.records import RunFolder
 from harness.tables.build import Entry
 from harness.tables.cells import find_cell
-from harness.tables.code_version import code_version
 from harness.tables.cost import seconds
 from harness.tables.definition import Definition
 from harness.tables.missing import overrides
 from harness.tables.recorded import Recorded
+from harness.tables.source_digest import source_digest
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def plan(
 
 def name(config: ExperimentConfig, fingerprint: str) -> str:
     """The name of a run's folder: what it is and a digest of its configuration, its data and the code that it uses."""
-    code = code_version(config.predictor.target, config.dataset.target)
+    code = source_digest(config.predictor.target, config.dataset.target)
     key = hashlib.sha256("\n".join([config_hash(config), fingerprint, code]).encode()).hexdigest()
     size = str(config.train).replace("%", "pct")
     what = f"{config.predictor.name}-{config.dataset.name}-{config.protocol.name}-{size}-s{config.seed}"

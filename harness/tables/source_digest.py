@@ -1,4 +1,4 @@
-"""The version of the code that a run depends on, as a digest of its source."""
+"""The digest of the source that a run depends on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMPUTES = ("harness.experiment", "harness.training", "harness.evaluation", "har
 """What every run goes through; what these import to read settings or to show results is left out."""
 
 
-def code_version(*targets: str) -> str:
+def source_digest(*targets: str) -> str:
     """Sha256 of the source of classes (``module:Class``), of all they import of their own packages, and of ``COMPUTES``.
 
     Imports are found in the source, also those within functions; nothing is imported for it but parent packages.
