@@ -1,4 +1,4 @@
-"""What is known of the metrics that tables compare: names, directions, formats."""
+"""What is known of the figures that tables show: names, directions, formats."""
 
 from __future__ import annotations
 
@@ -47,4 +47,12 @@ METRICS = {
     "acc_5_percent": Metric("predictions within 5 %, %", "acc@5%", True, 1),
     "acc_1_percent": Metric("predictions within 1 %, %", "acc@1%", True, 1),
 }
-"""By the names of ``harness.metrics``."""
+"""Metrics of predictions, by the names of ``harness.metrics``."""
+
+COSTS = {
+    "params_million": Metric("parameters, million", "params M", False, 2),
+    "train_seconds": Metric("training, s", "train s", False, 1),
+    "ms_per_architecture": Metric("ms per architecture", "ms", False, 3),
+    "peak_memory_mb": Metric("peak memory, MB", "MB", False, 0),
+}
+"""What a run cost, by the names of ``harness.tables.costs``."""

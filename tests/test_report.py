@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from datasets.errors import UserError
 from harness.cli import app
-from harness.report.costs import milliseconds
 from harness.report.ranking import critical_difference, mean_ranks, win_rates
 from harness.tables.build import build
+from harness.tables.costs import cost
 from harness.tables.definition import read_definition
 from harness.tables.page import lay_out
 from harness.tables.recorded import read_records
@@ -163,7 +163,7 @@ def test_costs(full_text):
 def test_scoring_time_is_divided_by_the_distinct_sets_of_weights():
     weights = {"best": {"test": {"a": 1}}, "last": {"test": {"a": 1}}, "best_ema": {"test": {"a": 2}}}
     content = {"timings": {"evaluate_seconds": 4.0, "evaluated_graphs": 100}, "weights": weights}
-    assert milliseconds(content) == pytest.approx(20.0)
+    assert cost(content, "ms_per_architecture") == pytest.approx(20.0)
 
 
 def test_missing_ingredients_are_named(report, runs):

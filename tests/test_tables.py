@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from table_records import predicted_run, write_run
 from typer.testing import CliRunner
 
 from datasets.errors import UserError
 from datasets.store import GraphStore
 from harness.cli import app
+from harness.metric_facts import COSTS
 from harness.tables.build import build
 from harness.tables.defaults import composed
 from harness.tables.definition import Column, Row, known_tables, read_definition
+from harness.tables.formats import markdown
 from harness.tables.missing import overrides
 from harness.tables.published import find_published, read_published
+from harness.tables.recorded import read_records
 
 DEFINITION = """
 title: A & B_1
@@ -450,7 +454,7 @@ def test_published_figures_are_those_of_the_collection(shared):
 
 
 def test_the_best_of_several_published_runs_is_not_shown():
-    column = Column("nnlqp", "ood", "", None, "efficientb0", None)
+    column = Column("nnlqp", "ood", "", None, "efficientb0", None, {}, "mape_percent")
     found = find_published(read_published(), Row("nnformer", ""), column, "mape_percent")
     assert (found.value, found.statistic) == (5.13, "mean")
 
@@ -464,3 +468,31 @@ def test_wrong_published_figures_are_named(tmp_path, line, message):
     with pytest.raises(UserError, match=message) as error:
         read_published(tmp_path)
     assert str(path) in str(error.value)
+
+
+def test_costs_of_several_kinds_in_one_table(runs, tmp_path):
+    """Means over seeds of what records say, without ranks; a cost that no record says is no failure."""
+    for seed, seconds in ((0, 10.0), (1, 30.0)):
+        path = write_run(runs, "nnlp", seed)
+        content = json.loads((path / "record.json").read_text())
+        timings = {"train_seconds": seconds, "evaluate_seconds": 4.0, "evaluated_graphs": 1000}
+        content |= {"parameters": 1_234_567, "timings": timings, "environment": {"threads": 2}}
+        (path / "record.json").write_text(json.dumps(content))
+    write_run(runs, "knn", 0)
+    columns = [
+        {"dataset": "digits201", "protocols": ["strict"], "label": "d", "metric": metric}
+        for metric in (None, *list(COSTS)[1:])
+    ]
+    rows = [{"predictor": name, "label": name} for name in ("nnlp", "knn")]
+    content = {"title": "Costs", "metric": "params_million", "seeds": [0, 1], "rows": rows, "columns": columns}
+    (tmp_path / "cost.yaml").write_text(yaml.safe_dump(content))
+    table = build(read_definition(str(tmp_path / "cost.yaml")), read_records([runs]), [])
+    assert [entry.summary and round(entry.summary.mean, 6) for entry in table.entries[0]] == [1.234567, 20.0, 4.0, None]
+    assert not any(entry.summary or entry.standing.place for entry in table.entries[1])
+    text = markdown(table)
+    assert "Measured on: CPU, 2 threads." in text
+    assert "failed" not in text
+    columns[0]["metric"] = "kendall_tau"
+    (tmp_path / "cost.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="metric of a column"):
+        read_definition(str(tmp_path / "cost.yaml"))

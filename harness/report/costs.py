@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from harness.metric_facts import COSTS
 from harness.tables.build import Table
+from harness.tables.costs import cost, machine
 from harness.tables.recorded import Recorded
 
 
@@ -22,7 +22,7 @@ class Cost:
         label: of the row.
         machine: graphics card, or number of threads.
         runs: number of runs.
-        parameters: trained numbers; None for predictors that are fitted without any.
+        parameters: millions of trained numbers; None for predictors that are fitted without any.
         training: seconds, fewest, median and most.
         scoring: milliseconds for an architecture, median.
         memory: peak of the process in MB, the most of any run.
@@ -31,7 +31,7 @@ class Cost:
     label: str
     machine: str
     runs: int
-    parameters: int | None
+    parameters: float | None
     training: tuple[float, float, float] | None
     scoring: float | None
     memory: float | None
@@ -41,44 +41,23 @@ def costs(table: Table) -> list[Cost]:
     """One for each row and kind of machine of the runs that the table shows."""
     found = []
     for entries in table.entries:
-        machines: dict[str, list[Recorded]] = defaultdict(list)
+        by_machine: dict[str, list[Recorded]] = defaultdict(list)
         for run in (run for entry in entries for run in entry.cell.runs.values()):
             if "timings" in run.content:
-                machines[_machine(run.content.get("environment", {}))].append(run)
-        found += [_cost(entries[0].row.label, machine, runs) for machine, runs in machines.items()]
+                by_machine[machine(run.content)].append(run)
+        found += [_cost(entries[0].row.label, where, runs) for where, runs in by_machine.items()]
     return found
 
 
-def _cost(label: str, machine: str, runs: Sequence[Recorded]) -> Cost:
-    contents = [run.content for run in runs]
-    training = [content["timings"]["train_seconds"] for content in contents if "train_seconds" in content["timings"]]
-    scoring = [value for value in map(milliseconds, contents) if value is not None]
-    memory = [content["peak_memory_mb"] for content in contents if "peak_memory_mb" in content]
+def _cost(label: str, where: str, runs: Sequence[Recorded]) -> Cost:
+    found = ([cost(run.content, name) for run in runs] for name in COSTS)
+    parameters, training, scoring, memory = ([value for value in values if value is not None] for values in found)
     return Cost(
         label=label,
-        machine=machine,
+        machine=where,
         runs=len(runs),
-        parameters=max(content.get("parameters", 0) for content in contents) or None,
+        parameters=max(parameters, default=None),
         training=(min(training), float(np.median(training)), max(training)) if training else None,
         scoring=float(np.median(scoring)) if scoring else None,
-        memory=max(memory) if memory else None,
+        memory=max(memory, default=None),
     )
-
-
-def milliseconds(content: Mapping[str, Any]) -> float | None:
-    """Milliseconds for scoring one architecture with one set of weights, batching and tokenising included.
-
-    A run scores every distinct set of weights; equal ones (the best are the last) are scored once and have equal metrics.
-    """
-    timings = content["timings"]
-    if not timings.get("evaluated_graphs") or "evaluate_seconds" not in timings:
-        return None
-    weights = {json.dumps(scores, sort_keys=True) for scores in content.get("weights", {}).values()}
-    return float(1000 * timings["evaluate_seconds"] / timings["evaluated_graphs"] / max(len(weights), 1))
-
-
-def _machine(environment: Mapping[str, Any]) -> str:
-    if environment.get("gpu"):
-        return str(environment["gpu"])
-    threads = environment.get("threads")
-    return f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else "not recorded"

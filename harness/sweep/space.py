@@ -15,14 +15,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from datasets.errors import UserError, require_choice
 from harness.config import compose, config_hash, typed
-from harness.metric_facts import METRICS, Metric
+from harness.metric_facts import COSTS, METRICS
 from harness.registry import suggest
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 """The checkout's folder of search spaces."""
 
 MILLISECONDS = "ms_per_architecture"
-OBJECTIVES = METRICS | {MILLISECONDS: Metric("ms per architecture", "ms", higher_is_better=False, decimals=3)}
+OBJECTIVES = METRICS | {MILLISECONDS: COSTS[MILLISECONDS]}
 """What can be an objective: a validation metric, or the time of one prediction."""
 
 SAMPLERS = ("tpe", "gp", "nsga2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.metric_facts import METRICS, Metric
+from harness.metric_facts import COSTS, METRICS, Metric
 from harness.progress import track
 from harness.tables.cells import Cell, Summary, find_cell
 from harness.tables.comparison import compare, holm
@@ -67,6 +67,11 @@ class Entry:
         return self.summary.mean - self.published.value if self.summary and self.published else None
 
     @property
+    def metric(self) -> Metric:
+        """What the summary is of."""
+        return (METRICS | COSTS)[self.column.metric]
+
+    @property
     def failed(self) -> int:
         """Runs whose metric could not be computed."""
         return len(self.cell.runs) - (self.summary.count if self.summary else 0)
@@ -88,8 +93,13 @@ class Table:
 
     @property
     def metric(self) -> Metric:
-        """The metric shown."""
-        return METRICS[self.definition.metric]
+        """The metric shown, or the first of the costs."""
+        return (METRICS | COSTS)[self.definition.metric]
+
+    @property
+    def shows_costs(self) -> bool:
+        """What the runs cost, instead of how good they are."""
+        return self.definition.metric in COSTS
 
     def shown(self) -> list[int]:
         """Numbers of the columns with a run or a published figure."""
@@ -105,7 +115,7 @@ def build(definition: Definition, records: Sequence[Recorded], published: Sequen
     columns = definition.single_columns()
     progress: Iterable[Column] = track(columns, f"{definition.name}: comparing")
     filled = [
-        _ranked([_entry(row, column, definition, records, published) for row in definition.rows], definition.metric)
+        _ranked([_entry(row, column, definition, records, published) for row in definition.rows], column.metric)
         for column in progress
     ]
     return Table(definition, columns, [list(row) for row in zip(*filled, strict=True)])
@@ -119,14 +129,16 @@ def _entry(
         row=row,
         column=column,
         cell=cell,
-        summary=cell.summary(definition.metric),
-        published=find_published(published, row, column, definition.metric),
+        summary=cell.summary(column.metric),
+        published=find_published(published, row, column, column.metric),
         missing=tuple(seed for seed in definition.seeds if seed not in cell.runs),
     )
 
 
 def _ranked(column: Sequence[Entry], metric: str) -> list[Entry]:
-    """The entries of a column with their standing, if more than one has a result."""
+    """The entries of a column with their standing, if more than one has a result; costs are not ranked."""
+    if metric in COSTS:
+        return list(column)
     sign = 1 if METRICS[metric].higher_is_better else -1
     means = {number: sign * entry.summary.mean for number, entry in enumerate(column) if entry.summary}
     if len(means) < 2:

@@ -47,8 +47,8 @@ class Cell:
     assumed: tuple[str, ...] = ()
 
     def values(self, metric: str) -> dict[int, float]:
-        """The metric's test value by seed, without failed ones."""
-        found = {seed: run.test(metric) for seed, run in self.runs.items()}
+        """A metric of the test set or a cost by seed, without failed ones."""
+        found = {seed: run.value(metric) for seed, run in self.runs.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def summary(self, metric: str) -> Summary | None:

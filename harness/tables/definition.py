@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from datasets.errors import UserError, require_choice
-from harness.metric_facts import METRICS
+from harness.metric_facts import COSTS, METRICS
 from harness.registry import names, suggest
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -47,6 +47,7 @@ class ColumnGroup:
         family: the family that is held out.
         platform: the device of the protocol.
         config: values, by dotted key, that a record's configuration must have.
+        metric: of a table of costs, another cost than the table's.
     """
 
     dataset: str = MISSING
@@ -56,6 +57,7 @@ class ColumnGroup:
     family: str | None = None
     platform: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Column:
     train: int | None
     family: str | None
     platform: str | None
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any]
+    metric: str
 
 
 @dataclass
@@ -77,7 +80,7 @@ class Definition:
 
     Attributes:
         title: heading.
-        metric: a metric of the test set, see ``METRICS``.
+        metric: a metric of the test set or a cost, see ``METRICS`` and ``COSTS``.
         seeds: the seeds that count; others are left out.
         rows: predictors.
         columns: settings.
@@ -96,7 +99,16 @@ class Definition:
     def single_columns(self) -> list[Column]:
         """Every column, those of one group side by side."""
         return [
-            Column(group.dataset, protocol, group.label, group.train, group.family, group.platform, group.config)
+            Column(
+                dataset=group.dataset,
+                protocol=protocol,
+                label=group.label,
+                train=group.train,
+                family=group.family,
+                platform=group.platform,
+                config=group.config,
+                metric=group.metric or self.metric,
+            )
             for group in self.columns
             for protocol in group.protocols
         ]
@@ -129,12 +141,15 @@ def read_definition(name: str) -> Definition:
 
 
 def _check(definition: Definition, path: Path) -> None:
-    require_choice(f"{path}: metric", definition.metric, METRICS)
+    require_choice(f"{path}: metric", definition.metric, METRICS | COSTS)
     for row in definition.rows:
         require_choice(f"{path}: predictor", row.predictor, names("predictor"))
     for column in definition.single_columns():
         require_choice(f"{path}: dataset", column.dataset, names("dataset"))
         require_choice(f"{path}: protocols", column.protocol, names("protocol"))
+        if column.metric != definition.metric:
+            require_choice(f"{path}: metric", definition.metric, COSTS)
+            require_choice(f"{path}: metric of a column", column.metric, COSTS)
     for key, values in (("rows", definition.rows), ("columns", definition.columns), ("seeds", definition.seeds)):
         if not values:
             raise UserError(f"{path}: {key} is empty; give at least one")

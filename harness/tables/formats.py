@@ -161,7 +161,7 @@ def _facts(table: Table, entry: Entry) -> dict[str, Any]:
     row, column, summary, standing, published = entry.row, entry.column, entry.summary, entry.standing, entry.published
     return {
         "table": table.definition.name,
-        "metric": table.definition.metric,
+        "metric": column.metric,
         "predictor": row.predictor,
         "label": row.label,
         "dataset": column.dataset,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.metric_facts import Metric
+from harness.metric_facts import COSTS, Metric
 from harness.tables.build import LEVEL, Entry, Table
 from harness.tables.cells import Summary
 from harness.tables.comparison import GRAPHS
+from harness.tables.costs import machine
 from harness.tables.definition import Column
 from harness.tables.missing import commands
 
 NOTHING = "\N{EN DASH}"
+
+MEASURED = ("train_seconds", "ms_per_architecture", "peak_memory_mb")
+"""Costs that depend on the machine."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,21 @@ def lay_out(table: Table) -> Page:
     """Put a table into words."""
     shown, footnotes = table.shown(), _Footnotes()
     return Page(
-        title=f"{table.definition.title}: {table.metric.title} {table.metric.arrow}",
+        title=_title(table),
         name=table.definition.name,
         headings=[(table.columns[n].label, _protocol(table.columns[n])) for n in shown],
         labels=[row.label for row in table.definition.rows],
-        fields=[[_field(entries[n], table.metric, footnotes) for n in shown] for entries in table.entries],
+        fields=[[_field(entries[n], footnotes) for n in shown] for entries in table.entries],
         footnotes=footnotes.texts,
         remarks=[*_remarks(table), *table.definition.notes],
         missing=commands(table),
     )
+
+
+def _title(table: Table) -> str:
+    if table.shows_costs:
+        return table.definition.title
+    return f"{table.definition.title}: {table.metric.title} {table.metric.arrow}"
 
 
 class _Footnotes:
@@ -79,7 +89,8 @@ class _Footnotes:
         return tuple(sorted({self.texts.index(text) + 1 for text in texts}))
 
 
-def _field(entry: Entry, metric: Metric, footnotes: _Footnotes) -> Field:
+def _field(entry: Entry, footnotes: _Footnotes) -> Field:
+    metric = entry.metric
     lines = [Line(_result(entry.summary, metric), footnotes.marks(_reservations(entry)))]
     if entry.published:
         lines.append(Line(_published(entry, metric), footnotes.marks([f"Published: {entry.published.provenance}."])))
@@ -101,11 +112,13 @@ def _published(entry: Entry, metric: Metric) -> str:
 def _reservations(entry: Entry) -> list[str]:
     count, standing = entry.cell.configurations, entry.standing
     texts = []
+    if entry.summary and entry.column.metric in MEASURED:
+        texts.append(f"Measured on: {'; '.join(sorted({machine(run.content) for run in entry.cell.runs.values()}))}.")
     if count > 1:
         texts.append(f"The best of {count} recorded configurations by the validation metric.")
     if entry.cell.assumed:
         texts.append(f"Runs older than the settings {', '.join(entry.cell.assumed)} count as having today's defaults.")
-    if entry.failed:
+    if entry.failed and entry.column.metric not in COSTS:
         texts.append(f"The metric failed in {entry.failed} of {len(entry.cell.runs)} runs, which are left out.")
     if entry.cell.selects_on_test:
         texts.append("The checkpoint was selected on test labels, as published.")
@@ -137,4 +150,5 @@ def _any_published(table: Table) -> bool:
 
 
 def _protocol(column: Column) -> str:
-    return ", ".join(filter(None, (column.protocol, column.family, column.platform)))
+    cost = COSTS[column.metric].title if column.metric in COSTS else None
+    return ", ".join(filter(None, (column.protocol, column.family, column.platform, cost)))

@@ -11,11 +11,13 @@ from typing import Any
 
 from datasets.errors import UserError
 from harness.config import NOT_HASHED
+from harness.metric_facts import COSTS
 from harness.metrics import selection_metric
 from harness.records import PREDICTIONS, RECORD, SCHEMA_VERSION
+from harness.tables.costs import cost
 
 NEEDED = (
-    *("id", "started", "predictor", "seed", "config", "metrics.val", "metrics.test"),
+    *("id", "started", "predictor", "seed", "config", "metrics.test"),
     *("dataset.name", "dataset.fingerprint", "dataset.task", "dataset.labels.val", "dataset.labels.test"),
     *("protocol.name", "protocol.version", "protocol.leaks", "protocol.sizes.train"),
 )
@@ -69,6 +71,10 @@ class Recorded:
         """A metric of the test set, None if it failed."""
         value: float | None = self.content["metrics"]["test"].get(metric)
         return value
+
+    def value(self, name: str) -> float | None:
+        """A metric of the test set or a cost, None without one."""
+        return cost(self.content, name) if name in COSTS else self.test(name)
 
     def validation(self) -> float:
         """The selection metric on validation, turned so that higher is better; -inf without a value."""
