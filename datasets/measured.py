@@ -91,25 +91,38 @@ def few_shot(store: GraphStore, size: int, seed: int) -> Split:
 
 def _prepared(folder: Path, features: str) -> GraphStore:
     store = GraphStore.open(folder)
-    found = store.manifest.notes.get("features")
-    if not store.manifest.attributes or found != features:
+    found = store.manifest.notes.get("features", "as_code")
+    if not store.manifest.attributes:
+        raise UserError(f"{folder}: holds no whole networks, which the run is on; give another store, or a table")
+    if found != features:
         raise UserError(
-            f"{folder}: holds {f'networks read with features={found}' if found else 'no networks of NNLQP'}, and the run "
-            f"reads networks with features={features}; prepare them so, or give their table"
+            f"{folder}: holds networks read with features={found}, and the run reads networks with features={features}; "
+            "prepare them so, or give their table"
         )
     return store
 
 
 def _on_one_device(store: GraphStore, platform: str | None) -> GraphStore:
-    """The labelled rows of a device as a store that knows no other."""
+    """The labelled rows of a device as a store that knows no other and has that label alone.
+
+    A store has several devices in rows of their own, or in labels ``latency_ms.<device>``.
+    """
     names, number = store.platforms
-    kept = ~np.isnan(store.label(LABEL))
+    labels = {label.removeprefix(f"{LABEL}."): label for label in store.manifest.labels if label.startswith(f"{LABEL}.")}
+    devices = names or tuple(labels)
+    if platform is None and len(devices) > 1:
+        raise UserError(
+            f"{store.folder.name}: latencies of {len(devices)} devices; choose a platform: {', '.join(devices)}"
+        )
     if platform is not None:
-        require_choice("platform", platform, names)
-        kept &= number == names.index(platform)
-    elif len(names) > 1:
-        raise UserError(f"{store.folder.name}: latencies of {len(names)} devices; choose a platform: {', '.join(names)}")
-    table = store.table.filter(kept)
+        require_choice("platform", platform, devices)
+    device = platform or "".join(devices)
+    label = labels.get(device, LABEL)
+    kept = ~np.isnan(store.label(label))
     if names:
-        table = table.drop_columns(["group.platform"])
-    return GraphStore(table, replace(store.manifest, rows=table.num_rows), store.folder)
+        kept &= number == names.index(device)
+    others = [name for name in store.table.column_names if name.startswith("label.") and name != f"label.{label}"]
+    table = store.table.drop_columns([*others, *(["group.platform"] if names else [])]).filter(kept)
+    table = table.rename_columns({f"label.{label}": f"label.{LABEL}"})
+    unit = {LABEL: store.manifest.labels[label]}
+    return GraphStore(table, replace(store.manifest, rows=table.num_rows, labels=unit), store.folder)

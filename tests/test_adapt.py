@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,7 +13,9 @@ from nnlqp_folders import chains, write_networks, write_table
 import narbench as api
 from datasets.errors import UserError
 from datasets.families import build_variant
+from datasets.measured import _on_one_device
 from datasets.onnx_graph import read_network
+from datasets.store import GraphStore
 from harness.adapt import SIZES, Adaptation, Options, best_factor, choose_sizes, scaled
 from harness.experiment import build_data
 from harness.transfer import encoder
@@ -245,6 +248,28 @@ def test_data_of_several_devices_and_prepared_stores(home, table):
     assert batch.op[: len(graph.ops)].tolist() == list(graph.ops)
     prepared = Adaptation(home / "run", data.store.folder, options(platform="hi3559A-nnie11-int8")).draws[0]
     assert prepared.parts.sha256 == data.parts.sha256
+
+
+def test_a_store_with_a_label_for_each_device(table, home):
+    """The device's label becomes the only one; networks that were not measured on it are left out."""
+    store = Adaptation(home / "run", table, options()).draws[0].store
+    second = 3 * store.label("latency_ms")
+    second[4] = np.nan
+    columns = store.table.rename_columns({"label.latency_ms": "label.latency_ms.a"})
+    columns = columns.append_column("label.latency_ms.b", pa.array(second))
+    several = GraphStore(
+        columns, replace(store.manifest, labels={"latency_ms.a": "ms", "latency_ms.b": "ms"}), store.folder
+    )
+    with pytest.raises(UserError, match="latencies of 2 devices; choose a platform: a, b"):
+        _on_one_device(several, None)
+    found = _on_one_device(several, "b")
+    np.testing.assert_array_equal(found.label("latency_ms"), np.delete(second, 4))
+    assert found.keys(np.arange(len(found))).to_pylist() == np.delete(store.keys(np.arange(len(store))), 4).tolist()
+    assert (list(found.manifest.labels), len(found)) == (["latency_ms"], len(store) - 1)
+    alone = GraphStore(
+        columns.drop_columns("label.latency_ms.b"), replace(several.manifest, labels={"latency_ms.a": "ms"}), store.folder
+    )
+    np.testing.assert_array_equal(_on_one_device(alone, None).label("latency_ms"), store.label("latency_ms"))
 
 
 def test_mistakes(home, table, tmp_path, narbench):
