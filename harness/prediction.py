@@ -30,7 +30,7 @@ from harness.trained import trained
 CHUNK = 64
 """Files that are read and predicted together."""
 
-POOL_FROM = 500
+POOL_FROM = 1000
 """Files from which on reading them on all cores makes up for starting processes."""
 
 
