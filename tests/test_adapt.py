@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from nnlqp_folders import chains, write_networks, write_table
+from nnlqp_folders import chain, chains, write_networks, write_table
 
 import narbench as api
 from datasets.errors import UserError
@@ -91,6 +91,39 @@ def test_command(home, narbench):
     assert (status, "failed" in listed) == (0, False)
     status, _, err = narbench("adapt", home / "run", "--data", home / "b" / "gt.txt", "--out", out)
     assert (status, "not empty" in err) == (2, True)
+
+
+def test_the_published_transfer(tmp_path):
+    """The two experiment files: eight platforms without the ninth, then its few networks from their encoder."""
+    folder = tmp_path / "multi_platform"
+    write_networks(folder, {f"onnx/{i}.onnx": chain(3 + i) for i in range(12)})
+    rows = [
+        f"{number}{i:02d} onnx/{i}.onnx 8 {scale * (1 + i)} f {number} {'test' if i >= 8 else 'train'}"
+        for number, scale in ((2, 1), (9, 3), (10, 0.5))
+        for i in range(12)
+    ]
+    write_table(folder / "gt.txt", rows)
+    data = (f"dataset.root={tmp_path}", f"dataset.cache={tmp_path / 'cache'}", "val=2", "recipe.epochs=1", *SMALL[1:])
+    eight = api.run("experiment=nnlp_nnlqp_pretraining", *data, f"out={tmp_path / 'eight'}").record
+    assert eight["protocol"]["sizes"]["test"] == 8
+    ninth = api.run(
+        "experiment=nnlp_nnlqp_transfer",
+        *data,
+        "train=4",
+        "recipe.lr=0",
+        f"init={tmp_path / 'eight'}",
+        f"out={tmp_path / 'n'}",
+    ).record
+    assert (ninth["protocol"]["sizes"]["train"], ninth["protocol"]["sizes"]["test"]) == (4, 4)
+    assert ninth["init"]["id"] == eight["id"]
+    source, ours = (
+        checkpoint(tmp_path / "eight", f"{eight['selected_weights']}.ckpt"),
+        checkpoint(tmp_path / "n", "last.ckpt"),
+    )
+    carried = [name for name in ours if not name.startswith(HEAD)]
+    assert carried
+    for name in carried:
+        torch.testing.assert_close(ours[name], source[name], rtol=0, atol=0)
 
 
 def test_init_carries_the_encoder_bit_for_bit(home):
