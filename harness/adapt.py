@@ -9,7 +9,7 @@ those of a larger one, and all that no k of a draw uses are predicted, so that t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -111,14 +111,24 @@ class Adaptation:
         self._enough()
         self.seen = self._seen()
 
-    def points(self) -> Iterator[tuple[Point, Predictor | None, Predictions]]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every point depends on; draws may be added."""
+        data, options = self.draws[0], self.options
+        facts = {"run": self.source.facts, "data": data.store.manifest.fingerprint, "platform": options.platform}
+        return facts | {"largest k": self.sizes[-1], "steps": options.steps, "seed": options.seed}
+
+    def points(self, done: Collection[tuple[int, int, str]] = ()) -> Iterator[tuple[Point, Predictor | None, Predictions]]:
         """Train and score every method on every draw of every size, under a progress bar.
+
+        Args:
+            done: draws, numbers k and methods that are left out.
 
         Yields:
             The scores, the predictor if one was trained, and its predictions.
         """
-        own = self._own_predictions(self.draws[0])
-        jobs = list(itertools.product(range(len(self.draws)), self.sizes, METHODS))
+        jobs = [job for job in itertools.product(range(len(self.draws)), self.sizes, METHODS) if job not in done]
+        own = self._own_predictions(self.draws[0]) if jobs else np.empty((0, 0))
         shown: Iterator[tuple[int, int, str]] = track(jobs, "adapting")
         for draw, k, method in shown:
             data, predictor = self.draws[draw], None

@@ -17,14 +17,48 @@ from harness.config import ExperimentConfig
 from harness.evaluation import Predictions
 from harness.experiment import record_of
 from harness.figures import save
+from harness.journal import JsonLines
+from harness.metrics import Scores
 from harness.records import RunFolder, write_text
 from harness.tables.cells import Summary, summarise
 from predictors.base import Predictor
 
-CURVE, FIGURE = "adaptation.json", "curve.png"
+CURVE, FIGURE, POINTS = "adaptation.json", "curve.png", "points.jsonl"
 SHOWN = ("mape_percent", "acc_10_percent", "kendall_tau")
 TITLES = {"adapted": "adapted", "scratch": "from scratch", "scaled": "scaled run"}
 STYLES = {"adapted": ("C0", "o"), "scratch": ("C1", "s"), "scaled": ("0.35", "^")}
+
+
+class Progress:
+    """The folder of an adaptation and the points that it holds already.
+
+    Attributes:
+        folder: a new one, or that of the same adaptation, which was interrupted.
+        points: in the order in which they were made.
+    """
+
+    def __init__(self, adaptation: Adaptation, config: ExperimentConfig) -> None:
+        """Begin or continue.
+
+        Raises:
+            UserError: if the folder holds something else, or an adaptation that is finished or another.
+        """
+        out = adaptation.options.out
+        begun = out is not None and (out / POINTS).is_file() and not (out / CURVE).exists()
+        self.folder = RunFolder(out) if begun and out else RunFolder.create(config)
+        remedy = "give another --out"
+        self._lines = JsonLines.open(self.folder.path / POINTS, adaptation.settings, remedy)
+        self.points = [Point(**{**line, "scores": Scores(**line["scores"])}) for line in self._lines.lines]
+
+    @property
+    def done(self) -> set[tuple[int, int, str]]:
+        """What need not be made again."""
+        return {(point.draw, point.k, point.method) for point in self.points}
+
+    def add(self, point: Point) -> None:
+        """Keep a point."""
+        self._lines.append(asdict(point))
+        self.points.append(point)
 
 
 class Result:

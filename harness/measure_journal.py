@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets.errors import UserError
+from harness.journal import JsonLines
 
 REFERENCE = "reference"
 """Name of the network that is measured between all others."""
@@ -40,42 +39,36 @@ class Timing:
 
 @dataclass
 class Journal:
-    """Every measurement so far, one JSON line each after a line of settings, on disk before the next one starts.
+    """Every measurement so far.
 
     Attributes:
-        path: its file.
         timings: in the order in which they were taken.
     """
 
-    path: Path
-    timings: list[Timing] = field(default_factory=list)
+    timings: list[Timing]
+    _lines: JsonLines
 
     @classmethod
     def open(cls, path: Path, settings: Mapping[str, Any]) -> Journal:
-        """Continue the journal at ``path``, or start it; a last line that a kill cut short is removed.
+        """Continue the journal at ``path``, or start it; see ``JsonLines``.
 
         Raises:
             UserError: if it was kept with other settings or is damaged.
         """
-        journal = cls(path)
-        content = path.read_bytes() if path.exists() else b""
-        lines = content[: content.rfind(b"\n") + 1].splitlines()
-        if not lines:
-            path.write_bytes(b"")
-            journal._write(settings)
-            return journal
-        parsed = [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
-        _compare(path, parsed[0], settings)
+        lines = JsonLines.open(path, settings, "latencies would not compare: measure into another --out")
         try:
-            journal.timings = [Timing(**line) for line in parsed[1:]]
+            return cls([Timing(**line) for line in lines.lines], lines)
         except TypeError as error:
             raise UserError(f"{path}: not a journal of this version ({error}); measure into another --out") from None
-        os.truncate(path, content.rfind(b"\n") + 1)
-        return journal
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._lines.path
 
     def append(self, timing: Timing) -> None:
         """Add a measurement."""
-        self._write(asdict(timing))
+        self._lines.append(asdict(timing))
         self.timings.append(timing)
 
     def restlessness(self) -> dict[str, list[tuple[float, Timing]]]:
@@ -94,29 +87,6 @@ class Journal:
     def quietest(self) -> dict[str, tuple[float, Timing]]:
         """The quietest round of every sample and how restless it was."""
         return {name: min(rounds, key=lambda found: found[0]) for name, rounds in self.restlessness().items()}
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line to have it measured again") from None
-    return content
-
-
-def _compare(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    changed = next((key for key in {**settings, **found} if found.get(key) != settings.get(key)), None)
-    if changed is not None:
-        raise UserError(
-            f"{path}: measured with {changed} {found.get(changed)}, now {settings.get(changed)}; "
-            "latencies would not compare: measure into another --out"
-        )
 
 
 def _last_reference(timings: Sequence[Timing], usual: float) -> list[float]:

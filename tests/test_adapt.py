@@ -93,6 +93,29 @@ def test_command(home, narbench):
     assert (status, "not empty" in err) == (2, True)
 
 
+def test_an_interrupted_adaptation_goes_on(home, tmp_path, narbench):
+    """Points that were made are kept, a line that a kill cut short is made again: the result is that of one go."""
+    out, arguments = tmp_path / "out", ("adapt", home / "run", "--data", home / "b" / "gt.txt", "--k", "4,8", "--draws", 1)
+    assert narbench(*arguments, "--steps", 3, "--out", out)[0] == 0
+    whole, points = (out / "adaptation.json").read_text(), (out / "points.jsonl").read_bytes()
+    predictions = (out / "predictions.parquet").read_bytes()
+    lines = points.splitlines(keepends=True)
+    assert len(lines) == 7
+    for name in ("adaptation.json", "curve.png", "record.json", "predictions.parquet"):
+        (out / name).unlink()
+    kept = lines[1].replace(b'"failed": {}', b'"failed": {"rmse": "kept"}')
+    (out / "points.jsonl").write_bytes(lines[0] + kept + lines[2] + lines[3][:20])
+    status, _, err = narbench(*arguments, "--steps", 4, "--out", out)
+    assert (status, "points.jsonl: made with steps 3, now 4; give another --out" in err) == (2, True)
+    assert narbench(*arguments, "--steps", 3, "--out", out)[0] == 0
+    assert (out / "points.jsonl").read_bytes() == lines[0] + kept + b"".join(lines[2:])
+    again, first = json.loads((out / "adaptation.json").read_text()), json.loads(whole)
+    assert again["failed"] == [{"k": 4, "method": "adapted", "draw": 0, "rmse": "kept"}]
+    assert again["curve"] == first["curve"]
+    assert (out / "predictions.parquet").read_bytes() == predictions
+    assert (out / "record.json").exists()
+
+
 def test_the_published_transfer(tmp_path):
     """The two experiment files: eight platforms without the ninth, then its few networks from their encoder."""
     folder = tmp_path / "multi_platform"

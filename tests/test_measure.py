@@ -162,7 +162,7 @@ def test_a_finished_campaign_can_be_extended(tmp_path):
 def test_a_journal_of_another_machine_or_version_is_refused(tmp_path):
     path = tmp_path / "journal"
     Journal.open(path, {"threads": 1, "cpu": "x"})
-    with pytest.raises(UserError, match=r"journal: measured with cpu x, now y; .* another --out"):
+    with pytest.raises(UserError, match=r"journal: made with cpu x, now y; .* another --out"):
         Journal.open(path, {"threads": 1, "cpu": "y"})
     path.write_text('{"threads": 1}\n{"name"\n')
     with pytest.raises(UserError, match="journal, line 2: not JSON"):

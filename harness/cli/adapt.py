@@ -40,22 +40,22 @@ def adapt(
 ) -> None:
     """Adapt a trained latency predictor to another device from k measured networks, and draw the learning curve."""
     from harness.adapt import Adaptation, Options
-    from harness.adapt_result import Result, write_run
-    from harness.records import RunFolder
+    from harness.adapt_result import Progress, Result, write_run
 
     adaptation = Adaptation(run, data, Options(_numbers(k), draws, steps, seed, platform, out))
     _introduce(adaptation)
     largest = adaptation.sizes[-1]
     config = adaptation.config(adaptation.draws[0], largest)
-    folder = RunFolder.create(config)
-    points = []
-    for point, predictor, predictions in adaptation.points():
-        points.append(point)
+    progress = Progress(adaptation, config)
+    _say(f"results go to {progress.folder.path}; interrupted, the same command with --out {progress.folder.path} continues")
+    for point, predictor, predictions in adaptation.points(progress.done):
         if predictor is not None and (point.draw, point.k, point.method) == (0, largest, "adapted"):
-            write_run(adaptation, folder, config, predictor, predictions)
-    result = Result(adaptation, points)
-    result.write(folder)
-    _report(result, folder)
+            write_run(adaptation, progress.folder, config, predictor, predictions)
+        progress.add(point)
+    wanted = [p for p in progress.points if p.draw < draws and p.k in adaptation.sizes]
+    result = Result(adaptation, wanted)
+    result.write(progress.folder)
+    _report(result, progress.folder)
 
 
 def _numbers(given: list[str] | None) -> list[int] | None:
