@@ -270,3 +270,10 @@ def test_win_rates_by_brute_force():
             both = [(x, y) for x, y in zip(values[a], values[b], strict=True) if x == x and y == y]
             expected = np.mean([(x > y) + (x == y) / 2 for x, y in both]) if both and a != b else np.nan
             assert rates[a, b] == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_report_of_costs_alone_is_refused(tmp_path):
+    result = CliRunner().invoke(app, ["report", "cost", "--out", str(tmp_path / "r.html")])
+    assert isinstance(result.exception, UserError)
+    assert "cost: shows costs, which every section of a report has" in str(result.exception)
+    assert not (tmp_path / "r.html").exists()

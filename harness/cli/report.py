@@ -24,6 +24,7 @@ def report(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("report.html"),
 ) -> None:
     """Write one HTML file: leaderboard, tables, figures, costs and what leaking protocols gain."""
+    from harness.metric_facts import METRICS
     from harness.report.page import render
     from harness.tables.build import build
     from harness.tables.definition import known_tables, read_definition
@@ -31,14 +32,19 @@ def report(
     from harness.tables.recorded import read_records
 
     definitions = [read_definition(name) for name in names or known_tables()]
+    ranked = [definition for definition in definitions if definition.metric in METRICS]
     if not definitions:
         raise UserError("no table definitions here; give the path of a YAML file, or run in a checkout")
+    if not ranked:
+        raise UserError(
+            f"{', '.join(names or [])}: shows costs, which every section of a report has; name a table of test results"
+        )
     if out.is_dir():
         raise UserError(f"--out {out}: a folder; give the file to write, such as {out / 'report.html'}")
     records, published = read_records(record_folders(runs)), read_published()
     if not records:
         raise UserError("no recorded runs here; `python run.py` makes one, --runs names other folders")
-    page = render([build(definition, records, published) for definition in definitions], records)
+    page = render([build(definition, records, published) for definition in ranked], records)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     Console().print(out, soft_wrap=True, highlight=False)

@@ -70,12 +70,11 @@ class Section:
 
 
 def render(tables: Sequence[Table], records: Sequence[Recorded]) -> str:
-    """The whole report as one HTML file that loads nothing; tables of costs are left out, since every section has its own.
+    """The whole report as one HTML file that loads nothing.
 
     Raises:
         UserError: if predictions that a figure needs are damaged.
     """
-    tables = [table for table in tables if not table.shows_costs]
     environment = Environment(
         loader=PackageLoader("harness.report", "."),
         autoescape=True,
