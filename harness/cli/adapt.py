@@ -32,8 +32,8 @@ def adapt(
             "--k", help="Networks that train; several, or separated by commas.", show_default="8, 16, ... to half the data"
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Random draws of these networks.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps, the same for every k.")] = 300,
+    draws: Annotated[int, typer.Option(min=1, help="Random draws of these networks.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, the same for every k.")] = 1000,
     platform: Annotated[str | None, typer.Option(help="Device, of data on several.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw; the others count on from it.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the result.", show_default="a new one in runs")] = None,
