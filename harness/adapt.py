@@ -113,10 +113,10 @@ class Adaptation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every point depends on; draws may be added."""
+        """What every point depends on, as JSON has it."""
         data, options = self.draws[0], self.options
         facts = {"run": self.source.facts, "data": data.store.manifest.fingerprint, "platform": options.platform}
-        return facts | {"largest k": self.sizes[-1], "steps": options.steps, "seed": options.seed}
+        return facts | {"k": self.sizes, "draws": options.draws, "steps": options.steps, "seed": options.seed}
 
     def points(self, done: Collection[tuple[int, int, str]] = ()) -> Iterator[tuple[Point, Predictor | None, Predictions]]:
         """Train and score every method on every draw of every size, under a progress bar.

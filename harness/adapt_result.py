@@ -144,9 +144,9 @@ class Result:
         return figure
 
     def write(self, folder: RunFolder) -> None:
-        """Write the JSON and the figure into ``folder``."""
-        write_text(folder.path / CURVE, json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
+        """Write the figure, then the JSON, which marks the adaptation as finished, into ``folder``."""
         save(self.figure(), folder.path / FIGURE)
+        write_text(folder.path / CURVE, json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
 
     def _plain(self, k: int, method: str, metric: str) -> dict[str, Any] | None:
         summary = self.summary(k, method, metric)

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import Timer
@@ -22,6 +21,7 @@ from harness import distributed, loggers
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.evaluation import Predictions, evaluate
 from harness.memory import keep_freed_memory
+from harness.metric_facts import METRICS
 from harness.metrics import Scores, selection_metric
 from harness.ranges import Ranges
 from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb
@@ -246,7 +246,7 @@ def _choose(evaluated: Mapping[str, Mapping[str, Predictions]], task: str) -> st
 
     def value(name: str) -> float:
         scores: Scores = evaluated[name]["val"].scores(task)
-        found = scores.values.get(metric, -np.inf if mode == "max" else np.inf)
+        found = scores.values.get(metric, METRICS[metric].worst)
         return found if mode == "max" else -found
 
     return max(evaluated, key=value)

@@ -64,3 +64,12 @@ def test_hash_ignores_places_but_not_values():
 def test_mistakes_name_the_key(override, message):
     with pytest.raises(UserError, match=message.replace("+", r"\+")):
         typed(compose([override]))
+
+
+def test_a_configuration_of_an_older_narbench_is_refused_by_name():
+    config = compose(["predictor=flops"])
+    OmegaConf.set_struct(config, False)
+    for key in ("seeds", "init"):
+        config.pop(key)
+    with pytest.raises(UserError, match="init, seeds: missing; an older narbench made this configuration, run it again"):
+        typed(config)

@@ -52,8 +52,7 @@ def adapt(
         if predictor is not None and (point.draw, point.k, point.method) == (0, largest, "adapted"):
             write_run(adaptation, progress.folder, config, predictor, predictions)
         progress.add(point)
-    wanted = [p for p in progress.points if p.draw < draws and p.k in adaptation.sizes]
-    result = Result(adaptation, wanted)
+    result = Result(adaptation, progress.points)
     result.write(progress.folder)
     _report(result, progress.folder)
 

@@ -18,8 +18,8 @@ from harness.grid import Job
 from harness.records import RunFolder
 from harness.tables.build import Entry
 from harness.tables.cells import find_cell
-from harness.tables.cost import seconds
 from harness.tables.definition import Definition
+from harness.tables.estimate import seconds
 from harness.tables.missing import overrides
 from harness.tables.recorded import Recorded
 from harness.tables.source_digest import source_digest

@@ -9,7 +9,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-COMPUTES = ("harness.experiment", "harness.training", "harness.evaluation", "harness.metrics")
+COMPUTES = tuple(
+    f"harness.{name}" for name in ("experiment", "training", "trained", "evaluation", "metrics", "metric_facts")
+)
 """What every run goes through; what these import to read settings or to show results is left out."""
 
 
