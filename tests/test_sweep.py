@@ -63,6 +63,7 @@ def test_every_predictor_has_spaces_that_its_configuration_accepts():
         space = read_space(name)
         predictor, _, task = name.partition("_")
         assert space.overrides[0] == f"predictor={predictor}"
+        assert space.configured, f"{name} does not contain the recipe"
         assert space.objectives[0] == ("mape_percent" if task == "latency" else "kendall_tau")
 
 
@@ -105,6 +106,43 @@ def test_an_unknown_space_and_a_file_that_is_not_yaml(tmp_path):
     (tmp_path / "mine.yaml").write_text("space: [")
     with pytest.raises(UserError, match=r"mine\.yaml"):
         read_space(str(tmp_path / "mine.yaml"))
+
+
+def test_the_first_trial_is_the_configuration_as_it_is(tmp_path):
+    space = knn(trials=4)
+    for ledger in (Ledger.open(space, None, tmp_path), Ledger.open(space, None, tmp_path)):
+        trials = [ledger.claim() for _ in range(2)]
+    config = compose(space.overrides)
+    first = {"predictor.k": config.predictor.k, "predictor.walk": config.predictor.walk}
+    assert [trial.number for trial in trials] == [2, 3], "opened again, the study continues"
+    assert [trial.params == first for trial in ledger.study.trials] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("dimension", "drawn"),
+    [
+        (Dimension("categorical", choices=["[3,1,1,1]", "[6,1,1,1]"]), "[6,1,1,1]"),
+        (Dimension("categorical", choices=["[3,1,1,1]"]), None),
+    ],
+)
+def test_a_configured_list_is_drawn_as_text(dimension, drawn):
+    space = knn(overrides=["predictor=narformer", "predictor.depths=[6,1,1,1]"], space={"predictor.depths": dimension})
+    assert space.configured == (drawn and {"predictor.depths": drawn})
+
+
+@pytest.mark.parametrize(
+    ("lr", "dimension", "inside"),
+    [
+        (0.01, Dimension("float", 1e-4, 1e-2, log=True), True),
+        (0.02, Dimension("float", 1e-4, 1e-2, log=True), False),
+        (0.3, Dimension("float", 0.0, 1.0, step=0.1), True),
+        (0.25, Dimension("float", 0.0, 1.0, step=0.1), False),
+    ],
+)
+def test_a_configured_number_must_be_one_that_is_drawn(lr, dimension, inside):
+    space = gin(f"recipe.lr={lr}", trials=1)
+    space.space = {"recipe.lr": dimension}
+    assert (space.configured == {"recipe.lr": lr}) is inside
 
 
 def test_no_more_trials_are_claimed_than_asked_for(tmp_path):

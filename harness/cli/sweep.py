@@ -44,7 +44,7 @@ def sweep(
 
 
 def _report(ledger: Ledger, folder: Path) -> None:
-    from harness.sweep.report import best_trial, describe
+    from harness.sweep.report import best_trial, configured_trial, describe
 
     console = Console()
 
@@ -55,5 +55,7 @@ def _report(ledger: Ledger, folder: Path) -> None:
         say(f"all {ledger.space.trials} trials were pruned; results in {folder}")
         return
     say(f"best of {ledger.space.trials} trials: {describe(ledger, best)}")
+    if (configured := configured_trial(ledger)) is not None:
+        say(f"without the sweep: {describe(ledger, configured)}")
     say(f"run it again: python run.py --config-dir {folder} experiment=best")
     say(f"results in {folder}")

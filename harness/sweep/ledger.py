@@ -34,6 +34,9 @@ class Ledger:
     def open(cls, space: Space, storage: str | None, out: Path) -> Ledger:
         """Create the study, or continue the one of this name.
 
+        The first trial of a new study is the configuration as it is, if the space contains it: what a sweep is worth is
+        its difference from that.
+
         Raises:
             UserError: if that one has another space, or if the storage cannot be reached.
         """
@@ -51,6 +54,8 @@ class Ledger:
                         "another study with another --out"
                     )
                 study.set_user_attr(key, value)
+            if not study.get_trials(deepcopy=False) and space.configured:
+                study.enqueue_trial(space.configured)
         return cls(study, locks, space)
 
     def claim(self) -> Trial | None:

@@ -21,9 +21,9 @@ MIN_TRIALS = 4
 """Complete trials from which on importance is computed."""
 
 
-def write_plots(ledger: Ledger, complete: Sequence[FrozenTrial], out: Path) -> None:
+def write_plots(ledger: Ledger, complete: Sequence[FrozenTrial], configured: FrozenTrial | None, out: Path) -> None:
     """Write ``history.png``, ``importance.png`` (of four trials or more) and, for two objectives, ``pareto.png``."""
-    figures = {"history": history(ledger, complete)}
+    figures = {"history": history(ledger, complete, configured)}
     if len(complete) >= MIN_TRIALS:
         figures["importance"] = importance(ledger)
     if len(ledger.space.objectives) > 1:
@@ -32,8 +32,8 @@ def write_plots(ledger: Ledger, complete: Sequence[FrozenTrial], out: Path) -> N
         save(figure, out / f"{name}.png")
 
 
-def history(ledger: Ledger, complete: Sequence[FrozenTrial]) -> Figure:
-    """The first objective of each trial, and the best so far."""
+def history(ledger: Ledger, complete: Sequence[FrozenTrial], configured: FrozenTrial | None) -> Figure:
+    """The first objective of each trial, the best so far, and a line at what the configuration had without the sweep."""
     figure = Figure(figsize=(6, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
     numbers = [trial.number for trial in complete]
@@ -41,6 +41,8 @@ def history(ledger: Ledger, complete: Sequence[FrozenTrial]) -> Figure:
     running = np.maximum.accumulate if ledger.space.directions[0] == "maximize" else np.minimum.accumulate
     axes.scatter(numbers, values, s=18, label="complete", zorder=3)
     axes.step(numbers, running(values), where="post", color="black", linewidth=1, label="best so far")
+    if configured is not None:
+        axes.axhline(configured.values[0], color="C1", linestyle="--", linewidth=1, label="without the sweep")
     pruned = ledger.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     last = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned]
     if pruned:
@@ -48,7 +50,7 @@ def history(ledger: Ledger, complete: Sequence[FrozenTrial]) -> Figure:
     axes.set_ylim(*_limits(np.array([*values, *last])))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=_label(ledger.space.objectives[0]), title=ledger.space.name)
-    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize="small")
+    figure.legend(frameon=False, loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 

@@ -28,6 +28,12 @@ def best_trial(ledger: Ledger) -> FrozenTrial | None:
     return max(complete_trials(ledger), key=lambda trial: sign * trial.values[0], default=None)
 
 
+def configured_trial(ledger: Ledger) -> FrozenTrial | None:
+    """The trial of the configuration as it is without the sweep, None if there is none or it was pruned."""
+    values = ledger.space.configured
+    return next((trial for trial in complete_trials(ledger) if trial.params == values), None)
+
+
 def describe(ledger: Ledger, trial: FrozenTrial) -> str:
     """A trial in one line: its number, its objectives or what became of it, and its values."""
     if trial.state == TrialState.COMPLETE:
@@ -58,7 +64,7 @@ def write_results(ledger: Ledger, out: Path) -> None:
             stale.unlink()
     for name, trial in chosen.items():
         write_text(folder / f"{name}.yaml", experiment_file(ledger.space, trial.params, describe(ledger, trial)))
-    write_plots(ledger, complete_trials(ledger), out)
+    write_plots(ledger, complete_trials(ledger), configured_trial(ledger), out)
 
 
 def experiment_file(space: Space, values: dict[str, Any], title: str) -> str:

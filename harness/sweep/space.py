@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,13 @@ class Space:
     def directions(self) -> list[Literal["maximize", "minimize"]]:
         """``maximize`` or ``minimize``, for each objective."""
         return ["maximize" if OBJECTIVES[name].higher_is_better else "minimize" for name in self.objectives]
+
+    @property
+    def configured(self) -> dict[str, Any] | None:
+        """The values that the configuration has without the sweep, None if one of them is not in the space."""
+        config = compose(self.overrides)
+        found = {key: _drawable(values, OmegaConf.select(config, key)) for key, values in self.distributions.items()}
+        return {key: values[0] for key, values in found.items()} if all(found.values()) else None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -174,6 +182,19 @@ def _check_keys(space: Space) -> None:
     for index in range(max(map(len, ends.values()))):
         values = {key: examples[min(index, len(examples) - 1)] for key, examples in ends.items()}
         typed(compose([*space.overrides, *as_overrides(values)]))
+
+
+def _drawable(distribution: BaseDistribution, value: Any) -> list[Any]:
+    """The value in the form in which the distribution draws it; nothing if it does not."""
+    if isinstance(distribution, CategoricalDistribution):
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        parsed = [yaml.safe_load(choice) if isinstance(choice, str) else choice for choice in distribution.choices]
+        return [choice for choice, each in zip(distribution.choices, parsed, strict=True) if each == plain]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if not isinstance(value, int | float) or not distribution.low <= value <= distribution.high:
+        return []
+    steps = (value - distribution.low) / (distribution.step or 1)
+    return [value] if distribution.step is None or math.isclose(steps, round(steps), abs_tol=1e-9) else []
 
 
 def _examples(distribution: BaseDistribution) -> list[Any]:
