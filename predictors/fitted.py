@@ -66,10 +66,10 @@ class FittedPredictor(Predictor):
         if not len(self.targets):
             raise RuntimeError(f"{type(self).__name__} has not been fitted")
         if self._estimator is None:
-            self._estimator = self.estimator().fit(self.inputs.numpy(), self.targets.numpy())
-        features = self.features(batch)[:, self.columns.numpy()]
+            self._estimator = self.estimator().fit(self.inputs.cpu().numpy(), self.targets.cpu().numpy())
+        features = self.features(batch)[:, self.columns.cpu().numpy()]
         prediction = torch.from_numpy(np.asarray(self._estimator.predict(features)))
-        return (prediction.exp() if self.spec.task == "latency" else prediction).float()
+        return (prediction.exp() if self.spec.task == "latency" else prediction).float().to(batch.op.device)
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
         """Not defined: a fitted predictor takes no gradient steps."""

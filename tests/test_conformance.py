@@ -20,6 +20,7 @@ from harness.transfer import encoder
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from tests.graphs import cell_spec, cells, network_spec, pick, random_cells, relabelled
+from tests.other_device import OtherDevice, brought_back, move_module, moved_batch
 
 SMALL = {
     "narformer": {"dim": 48, "feedforward": 96, "heads": 4, "depths": [2, 1, 1, 1], "code_widths": [16, 16, 16]},
@@ -220,6 +221,35 @@ def test_gradients_reach_every_parameter(name, kind):
     torch.stack(list(model.loss(graphs(kind, 64, 6)).values())).sum().backward()
     dead = {key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
     assert dead == set(NO_GRADIENT.get(name, {}) if kind == "cells" else ())
+
+
+@every
+def test_every_tensor_is_made_on_the_device_of_the_batch(name, kind):
+    model, batch = ready(name, kind), graphs(kind, 40, 7)
+    there = copy.deepcopy(model)
+    move_module(there)
+    with OtherDevice():
+        prediction = predict(there, moved_batch(batch))
+    assert torch.equal(brought_back(prediction), predict(model, batch))
+
+
+@trained
+def test_losses_and_gradients_are_computed_on_the_device_of_the_batch(name, kind):
+    model, batch = ready(name, kind), graphs(kind, 40, 7)
+    there = copy.deepcopy(model)
+    move_module(there)
+    torch.manual_seed(1)
+    losses = model.loss(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    torch.manual_seed(1)
+    with OtherDevice():
+        moved = there.loss(moved_batch(batch))
+        torch.stack(list(moved.values())).sum().backward()
+        there.train().loss(moved_batch(batch))
+    assert {key: brought_back(value.detach()) for key, value in moved.items()} == {k: v.detach() for k, v in losses.items()}
+    for (key, here), (_, other) in zip(model.named_parameters(), there.named_parameters(), strict=True):
+        if here.grad is not None:
+            assert torch.equal(brought_back(other.grad), here.grad), key
 
 
 @every
