@@ -18,7 +18,7 @@ from harness.bench import median_seconds
 from harness.bench_inputs import NETWORKS, branched_chain
 from harness.config import compose, typed
 from harness.experiment import build_predictor
-from harness.records import peak_memory_mb
+from harness.memory import peak_memory_mb
 from predictors.layers import pairs
 
 PREDICTORS = ("nnformer", "narformer2")

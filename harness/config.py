@@ -24,6 +24,9 @@ from predictors.base import Predictor
 from predictors.recipe import Recipe, check
 
 CONF_MODULE = "harness.conf"
+LARGEST_SEED = 2**32 - 1
+"""The largest that numpy and Lightning take."""
+
 NOT_HASHED = (
     *("out", "resume", "runs", "logger", "dataset.root", "dataset.cache"),
     *("trainer.accelerator", "trainer.eval_nodes", "trainer.checkpoint_minutes"),
@@ -152,6 +155,8 @@ def typed(config: DictConfig) -> ExperimentConfig:
     if missing := [name for name in names if name not in config]:
         raise UserError(f"{', '.join(missing)}: missing; an older narbench made this configuration, run it again")
     rest = {name: config[name] for name in names}
+    if not _is_seed(rest["seed"]):
+        raise UserError(f"seed={rest['seed']}: give a whole number from 0 to {LARGEST_SEED:,}")
     if rest["seeds"] is not None:
         rest["seeds"] = require_seeds(rest["seeds"])
     return ExperimentConfig(**nodes, **rest)
@@ -164,9 +169,13 @@ def require_seeds(value: Any) -> list[int]:
         UserError: if they are not different whole numbers.
     """
     seeds = list(value) if isinstance(value, ListConfig | list) else []
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f"seeds={value}: give different whole numbers, seeds=[0,1,2]")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(map(_is_seed, seeds)):
+        raise UserError(f"seeds={value}: give different whole numbers from 0 to {LARGEST_SEED:,}, seeds=[0,1,2]")
     return seeds
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST_SEED
 
 
 def _predictor_class(target: str) -> type[Predictor]:

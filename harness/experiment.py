@@ -20,11 +20,11 @@ from datasets.protocols import VERSIONS
 from harness import distributed, loggers
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.evaluation import Predictions, evaluate
-from harness.memory import keep_freed_memory
+from harness.memory import keep_freed_memory, peak_memory_mb, restart_peak
 from harness.metric_facts import METRICS
 from harness.metrics import Scores, selection_metric
 from harness.ranges import Ranges
-from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment, peak_memory_mb
+from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment
 from harness.registry import load
 from harness.trained import reported_weights
 from harness.training import Weights, load_weights, quiet_lightning, train
@@ -32,8 +32,9 @@ from harness.transfer import initialise
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 
-PLACES = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
-"""Keys that may be changed to finish a run: any number of processes continues the work of any other."""
+HARDWARE = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
+PLACES = (*HARDWARE, "dataset.root", "dataset.cache")
+"""Keys that may be changed to finish a run: any number of processes continues the work of any other, anywhere."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     keep_freed_memory()
+    restart_peak()
     experiment = typed(config)
     _refuse_seeds(experiment)
     data = build_data(experiment)
@@ -179,11 +181,11 @@ def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
         if key == "resume" or key.startswith("hydra"):
             continue
         if key == "trainer" or key in PLACES:
-            for place in PLACES if key == "trainer" else (key,):
+            for place in HARDWARE if key == "trainer" else (key,):
                 OmegaConf.update(stored, place, OmegaConf.select(config, place))
             continue
         given, kept = (OmegaConf.select(node, key) for node in (config, stored))
-        if given != kept:
+        if given is None or given != kept:
             raise UserError(f"{override}: differs from the run in {config.resume}; leave it out, or start a new run")
     stored.resume = config.resume
     return stored

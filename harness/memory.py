@@ -1,12 +1,18 @@
-"""How the C library keeps the memory of freed tensors."""
+"""The memory of this process: how the C library keeps that of freed tensors, and the most there was."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+import re
+import resource
+import sys
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt`` (malloc.h)."""
+
+_PEAK_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def keep_freed_memory() -> None:
@@ -21,3 +27,22 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_MMAP_THRESHOLD, 2**25)
+
+
+def restart_peak() -> None:
+    """Hand back the memory that is not used, and count ``peak_memory_mb`` from now on.
+
+    Only Linux can (proc(5), ``clear_refs``); elsewhere the peak stays that of the process.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+    if _PEAK_RESET.exists():
+        _PEAK_RESET.write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process since ``restart_peak``, in MB."""
+    if _STATUS.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

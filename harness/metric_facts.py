@@ -53,6 +53,6 @@ COSTS = {
     "params_million": Metric("parameters, million", "params M", False, 2),
     "train_seconds": Metric("training, s", "train s", False, 1),
     "ms_per_architecture": Metric("ms per architecture", "ms", False, 3),
-    "peak_memory_mb": Metric("peak memory, MB", "MB", False, 0),
+    "peak_memory_mb": Metric("peak host memory, MB", "MB", False, 0),
 }
 """What a run cost, by the names of ``harness.tables.costs``."""

@@ -6,9 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,14 +73,23 @@ class RunFolder:
         return content
 
     def record(self) -> dict[str, Any] | None:
-        """The run's record, None while it is unfinished."""
+        """The run's record, None while it is unfinished.
+
+        Raises:
+            UserError: if it is damaged, or of another version.
+        """
         path = self.path / RECORD
         if not path.exists():
             return None
         try:
             content: dict[str, Any] = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: not valid JSON ({error}); delete the folder or finish the run again") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not valid JSON ({error}); delete it or run the experiment again") from None
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema version {version}, this narbench reads {SCHEMA_VERSION}; run the experiment again"
+            )
         return content
 
     def finished(self) -> dict[str, Any]:
@@ -175,16 +182,16 @@ def code_version() -> str:
         return importlib.metadata.version("narbench")
 
 
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def list_runs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Folders and records of the finished runs below ``root``, oldest first."""
-    found = [(path.parent, RunFolder(path.parent).record()) for path in root.glob(f"*/{RECORD}")]
-    return sorted(((path, record) for path, record in found if record), key=lambda item: str(item[1]["started"]))
+def list_runs(root: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
+    """Folders and records of the finished runs below ``root``, oldest first, and what is wrong with unreadable ones."""
+    found, wrong = [], []
+    for path in sorted(root.glob(f"*/{RECORD}")):
+        try:
+            if record := RunFolder(path.parent).record():
+                found.append((path.parent, record))
+        except UserError as error:
+            wrong.append(str(error))
+    return sorted(found, key=lambda item: str(item[1]["started"])), wrong
 
 
 def _claimed(path: Path) -> Path:

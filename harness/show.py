@@ -92,7 +92,7 @@ def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
             and other["dataset"]["fingerprint"] == record["dataset"]["fingerprint"]
         )
 
-    newest = {other["predictor"]: other for _, other in list_runs(runs) if same(other)}
+    newest = {other["predictor"]: other for _, other in list_runs(runs)[0] if same(other)}
     return [newest[name] for name in YARDSTICKS if name in newest]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -87,7 +88,8 @@ def _created(stack: ExperimentConfig, configs: Sequence[ExperimentConfig]) -> tu
     else:
         folders = [RunFolder.create(config) for config in configs]
         folder = RunFolder.create(replace(stack, out=f"{folders[0].path}-stack"))
-    write_text(folder.path / FOLDERS, json.dumps([str(own.path.resolve()) for own in folders], indent=1) + "\n")
+    places = [os.path.relpath(own.path, folder.path) for own in folders]
+    write_text(folder.path / FOLDERS, json.dumps(places, indent=1) + "\n")
     return folder, folders
 
 
@@ -95,7 +97,7 @@ def _folders(stack: RunFolder) -> list[RunFolder]:
     path = stack.path / FOLDERS
     if not path.is_file():
         raise UserError(f"{stack.path}: no stack of seeds here ({FOLDERS} is missing)")
-    return [RunFolder.existing(Path(name)) for name in json.loads(path.read_text())]
+    return [RunFolder.existing(stack.path / name) for name in json.loads(path.read_text())]
 
 
 def _stored(stack: RunFolder) -> list[ExperimentConfig]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pickle
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -118,10 +119,23 @@ class StepSeed(Callback):
 
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of the random numbers of a step."""
-    return (seed * 100_000_007 + step) * 1_009 + rank
+    return ((seed * 100_000_007 + step) * 1_009 + rank) % 2**63
 
 
-class LastCheckpoint(ModelCheckpoint):
+class MovableCheckpoint(ModelCheckpoint):
+    """Remembers its best score and files when a run is continued, also if the run's folder was moved meanwhile."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what was remembered, with the files where they are now."""
+        paths = {key: self._here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+
+class LastCheckpoint(MovableCheckpoint):
     """``last.ckpt`` at the end of an epoch, at most every ``minutes`` and always after the last."""
 
     def __init__(self, folder: Path, minutes: float) -> None:
@@ -214,9 +228,11 @@ def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no checkpoint; finish the run with resume={folder.parent}") from None
-    except (RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]}); train again") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise UserError(f"{path}: damaged checkpoint; train again") from None
     key = "state_dict" if weights.averaged or "current_model_state" not in checkpoint else "current_model_state"
+    if missing := [name for name in (key, "global_step") if name not in checkpoint]:
+        raise UserError(f"{path}: no checkpoint of a run ({', '.join(missing)} missing); train again")
     predictor.load_state_dict(checkpoint[key])
     return int(checkpoint["global_step"])
 
@@ -246,7 +262,7 @@ def _callbacks(config: ExperimentConfig, data: Benchmark, folder: Path) -> list[
     metric, mode = selection_metric(data.task)
     averaging = [AveragedWeights(config.recipe.ema)] if config.recipe.ema else []
     best = [
-        ModelCheckpoint(folder, filename=name, monitor=f"{prefix}/{metric}", mode=mode, enable_version_counter=False)
+        MovableCheckpoint(folder, filename=name, monitor=f"{prefix}/{metric}", mode=mode, enable_version_counter=False)
         for prefix, name in itertools.islice((("val", "best"), ("val_ema", "best_ema")), 1 + len(averaging))
     ]
     description = f"{config.predictor.name} on {config.dataset.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,6 +96,16 @@ def initialise(predictor: Predictor, run: str) -> dict[str, Any]:
     source = Source.open(Path(run))
     source.initialise(predictor)
     return source.facts
+
+
+def origin(run: str) -> str:
+    """What tells apart the encoders that ``run`` may hold: its configuration, data, weights and results; "" without it."""
+    path = Path(run)
+    record = RunFolder(path).record() if path.is_dir() else None
+    if record is None:
+        return ""
+    facts = [record["config_hash"], record["dataset"]["fingerprint"], record["selected_weights"], record["metrics"]]
+    return json.dumps(facts, sort_keys=True)
 
 
 def encoder(predictor: Predictor) -> dict[str, Tensor]:

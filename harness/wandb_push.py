@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,9 @@ from datasets.errors import UserError
 from harness import loggers
 from harness.evaluation import Predictions
 from harness.records import PREDICTIONS, RECORD, RunFolder, test_predictions
+
+MADE = "pushed"
+"""File beside wandb's that says that they are complete, and not what a killed push left."""
 
 
 def finished_runs(places: Iterable[Path]) -> list[RunFolder]:
@@ -33,14 +37,22 @@ def finished_runs(places: Iterable[Path]) -> list[RunFolder]:
 
 def write_local(folder: RunFolder) -> bool:
     """Make wandb's files of a run, unless its logger or an earlier push did, and say whether they were made."""
-    if any((folder.path / "wandb").glob("*run-*/*.wandb")):
-        return False
     record = folder.finished()
+    made = folder.path / "wandb" / MADE
+    if made.exists() or (record["config"]["logger"]["kind"] == "wandb" and _logged(folder)):
+        return False
+    for unfinished in _logged(folder):
+        shutil.rmtree(unfinished.parent)
     logger = loggers.wandb_logger(record["config"], folder, "offline", run_id(record))
     for step, values in _curves(folder.path / "csv" / "metrics.csv"):
         logger.log_metrics(values, step)
     loggers.log_result(logger, record, _predictions(folder.path / PREDICTIONS))
+    made.touch()
     return True
+
+
+def _logged(folder: RunFolder) -> list[Path]:
+    return list(folder.path.glob("wandb/*run-*/*.wandb"))
 
 
 def upload(folders: Iterable[RunFolder]) -> int:

@@ -11,9 +11,15 @@ import pytest
 import torch
 from killed import kill_after_first_checkpoint, resume
 from scipy.stats import kendalltau
+from typer.testing import CliRunner
 
 import narbench
 import run as entry
+from harness.cli import app
+from harness.memory import peak_memory_mb
+from harness.show import show_result
+from harness.trained import trained
+from harness.training import MovableCheckpoint, Weights, load_weights
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -73,6 +79,7 @@ def test_a_killed_run_resumes_to_the_same_result(small_run, tmp_path):
     checkpoint = torch.load(last, weights_only=True)
     checkpoint["callbacks"]["Timer"]["time_elapsed"]["train"] += 10_000
     torch.save(checkpoint, last)
+    out = out.rename(tmp_path / "moved")
     resume(out)
     table = pq.read_table(out / "predictions.parquet")
     assert np.array_equal(np.array(table["prediction"]), predictions(small_run))
@@ -149,6 +156,8 @@ def test_csv_logger_writes_curves(tmp_path):
         (["train=99999"], "choose 1 to"),
         (["protocol=stric"], "did you mean strict"),
         (["resume=nowhere"], "no run here"),
+        (["seed=-1"], "from 0 to 4,294,967,295"),
+        (["seed=4294967296"], "from 0 to 4,294,967,295"),
         (["dataset=nasbench201", "dataset.root=nowhere"], "NATS"),
         (["dataset.labels.test=speed"], "speed"),
     ],
@@ -164,6 +173,51 @@ def test_mistakes_are_one_line_and_exit_2(arguments, message, monkeypatch, capsy
     assert not list(tmp_path.iterdir())
 
 
+def test_an_unreadable_record_of_another_run_takes_nothing_along(tmp_path, capsys):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text('{"half')
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "record.json").write_text("[]")
+    show_result(narbench.run("predictor=params", "train=40", "logger=none", f"out={tmp_path / 'params'}"))
+    assert "results in" in capsys.readouterr().out
+    listed = CliRunner().invoke(app, ["runs", str(tmp_path)], env={"COLUMNS": "200"})
+    assert listed.exit_code == 0
+    assert "params" in listed.stdout
+    assert "not valid JSON" in listed.stderr
+    assert "schema version None" in listed.stderr
+
+
+def test_peak_memory_is_that_of_the_run(tmp_path):
+    large = np.ones(50_000_000)
+    before = peak_memory_mb()
+    del large
+    record = narbench.run("predictor=params", "train=40", "logger=none", f"out={tmp_path / 'params'}").record
+    assert record["peak_memory_mb"] < before - 300, "400 MB of before the run do not count"
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"", b"PK"])
+def test_a_damaged_checkpoint_is_named(small_run, tmp_path, content):
+    (tmp_path / "best.ckpt").write_bytes(content)
+    _, predictor, _ = trained(small_run.folder)
+    with pytest.raises(narbench.UserError, match=r"best\.ckpt: damaged"):
+        load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
+    torch.save({"other": 1}, tmp_path / "best.ckpt")
+    with pytest.raises(narbench.UserError, match="state_dict, global_step missing"):
+        load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
+
+
+def test_a_moved_checkpoint_keeps_its_best_score(tmp_path):
+    here, there = (MovableCheckpoint(tmp_path / name, filename="best", monitor="val/tau") for name in ("here", "there"))
+    here.best_model_score = here.kth_value = torch.tensor(0.7)
+    here.best_model_path = here.kth_best_model_path = str(tmp_path / "here" / "best.ckpt")
+    here.best_k_models = {here.best_model_path: torch.tensor(0.7)}
+    there.load_state_dict(here.state_dict())
+    moved = str(tmp_path / "there" / "best.ckpt")
+    assert (there.best_model_score, there.kth_value, there.last_model_path) == (0.7, 0.7, "")
+    assert (there.best_model_path, there.kth_best_model_path) == (moved, moved)
+    assert there.best_k_models == {moved: 0.7}
+
+
 def test_a_folder_in_use_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(narbench.UserError, match="not empty"):
@@ -171,8 +225,9 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_resume_refuses_another_configuration(small_run, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["run.py", "recipe.lr=0.5", f"resume={small_run.folder.path}"])
+@pytest.mark.parametrize("override", ["recipe.lr=0.5", "experiment=nnformer_nasbench101_100", "networks=nnformer"])
+def test_resume_refuses_another_configuration(small_run, monkeypatch, capsys, override):
+    monkeypatch.setattr(sys, "argv", ["run.py", override, f"resume={small_run.folder.path}"])
     with pytest.raises(SystemExit):
         entry.main()
     assert "differs from the run" in capsys.readouterr().err

@@ -64,6 +64,17 @@ def test_offline_files_are_made_once_and_uploaded_once(push, logged, monkeypatch
     assert str(files) in calls[0]
 
 
+def test_what_a_killed_push_left_is_made_again(push, logged):
+    push("offline", logged / "kept")
+    (files,) = (logged / "kept" / "wandb").glob("offline-run-*/*.wandb")
+    whole = files.stat().st_size
+    files.write_bytes(b"")
+    (logged / "kept" / "wandb" / wandb_push.MADE).unlink()
+    assert "wandb's files made of 1 record" in push("offline", logged / "kept")
+    (files,) = (logged / "kept" / "wandb").glob("offline-run-*/*.wandb")
+    assert files.stat().st_size > 0.5 * whole > 0
+
+
 def test_a_failed_upload_is_said(push, logged, monkeypatch):
     push("offline", logged / "kept")
     for mark in logged.rglob("*.synced"):

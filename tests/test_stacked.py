@@ -94,6 +94,7 @@ def test_a_killed_stack_resumes_to_the_same_result(tmp_path):
     out = tmp_path / "killed"
     kill_after_first_checkpoint(case, out)
     assert not (out / "s0" / "record.json").exists()
+    out = out.rename(tmp_path / "moved")
     resume(out)
     for result in whole:
         again = predictions(out / result.folder.path.name)

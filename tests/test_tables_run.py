@@ -162,6 +162,35 @@ def test_the_key_is_of_configuration_data_and_code(monkeypatch):
     assert name(first, "f") != before
 
 
+def test_the_key_is_also_of_the_encoder_to_start_from(tmp_path):
+    config = typed(compose(["predictor=gin", f"init={tmp_path}"]))
+    keys = [name(config, "f")]
+    for metrics in ({"test": {"kendall_tau": 0.5}}, {"test": {"kendall_tau": 0.6}}):
+        content = {"schema_version": 1, "config_hash": "c", "selected_weights": "best", "metrics": metrics}
+        (tmp_path / "record.json").write_text(json.dumps(content | {"dataset": {"fingerprint": "f"}}))
+        keys.append(name(config, "f"))
+    assert len(set(keys)) == 3
+
+
+def test_the_source_digest_is_of_what_every_run_goes_through():
+    sources = {}
+
+    def digest():
+        code._digest.cache_clear()
+        return code.source_digest("predictors.flops:Flops", "datasets.digits201:Digits201")
+
+    with pytest.MonkeyPatch.context() as patch:
+        read = code._source
+        patch.setattr(code, "_source", lambda module: read(module) + sources.get(module, b""))
+        before = digest()
+        for module in ("harness.training", "harness.transfer", "harness.evaluation", "harness.distributed"):
+            sources = {module: b"x"}
+            assert digest() != before, module
+        sources = {"harness.show": b"x"}
+        assert digest() == before
+    code._digest.cache_clear()
+
+
 def test_the_source_digest_follows_imports_within_packages(tmp_path, monkeypatch):
     package = tmp_path / "mine"
     package.mkdir()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from datasets.errors import UserError
 from harness.records import list_runs
-from harness.show import runs_table
+from harness.show import runs_table, show_error
 
 
 def runs(
@@ -22,9 +22,12 @@ def runs(
 ) -> None:
     """List finished runs, oldest first."""
     wanted = {"predictor": predictor, "dataset": dataset, "protocol": protocol, "seed": seed}
+    readable, wrong = list_runs(folder)
+    for problem in wrong:
+        show_error(problem)
     found = [
         (path, record)
-        for path, record in list_runs(folder)
+        for path, record in readable
         for facts in [{**record, "dataset": record["dataset"]["name"], "protocol": record["protocol"]["name"]}]
         if all(value is None or facts[key] == value for key, value in wanted.items())
     ]

@@ -13,7 +13,7 @@ from datasets.errors import UserError
 from harness.config import NOT_HASHED
 from harness.metric_facts import COSTS
 from harness.metrics import selection_metric
-from harness.records import PREDICTIONS, RECORD, SCHEMA_VERSION
+from harness.records import PREDICTIONS, RECORD, RunFolder
 from harness.tables.costs import cost
 
 NEEDED = (
@@ -115,14 +115,8 @@ def _has(content: Any, keys: Sequence[str]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); delete it or run the experiment again") from None
+    content = RunFolder(path.parent).finished()
     missing = [key for key in NEEDED if not _has(content, key.split("."))]
     if missing:
         raise UserError(f"{path}: no record of a run, it lacks {', '.join(missing)}; delete it or run the experiment again")
-    if content.get("schema_version") != SCHEMA_VERSION:
-        version = content.get("schema_version")
-        raise UserError(f"{path}: schema version {version}, this narbench reads {SCHEMA_VERSION}; run the experiment again")
     return content

@@ -23,6 +23,7 @@ from harness.tables.estimate import seconds
 from harness.tables.missing import overrides
 from harness.tables.recorded import Recorded
 from harness.tables.source_digest import source_digest
+from harness.transfer import origin
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def plan(
 
 
 def name(config: ExperimentConfig, fingerprint: str) -> str:
-    """The name of a run's folder: what it is and a digest of its configuration, its data and the code that it uses."""
+    """The name of a run's folder: what it is and a digest of its configuration, data, encoder to start from, and code."""
     code = source_digest(config.predictor.target, config.dataset.target)
-    key = hashlib.sha256("\n".join([config_hash(config), fingerprint, code]).encode()).hexdigest()
+    encoder = [origin(config.init)] if config.init else []
+    key = hashlib.sha256("\n".join([config_hash(config), fingerprint, code, *encoder]).encode()).hexdigest()
     size = str(config.train).replace("%", "pct")
     what = f"{config.predictor.name}-{config.dataset.name}-{config.protocol.name}-{size}-s{config.seed}"
     return f"{what}-{key[:12]}"

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 COMPUTES = tuple(
-    f"harness.{name}" for name in ("experiment", "training", "trained", "evaluation", "metrics", "metric_facts")
+    f"harness.{name}"
+    for name in ("experiment", "training", "trained", "transfer", "evaluation", "distributed", "metrics", "metric_facts")
 )
 """What every run goes through; what these import to read settings or to show results is left out."""
 
