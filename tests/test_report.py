@@ -5,6 +5,7 @@ import json
 import re
 from functools import partial
 from html.parser import HTMLParser
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from datasets.errors import UserError
 from harness.cli import app
-from harness.report.ranking import critical_difference, mean_ranks, win_rates
+from harness.report.panels import curves
+from harness.report.ranking import critical_difference, mean_ranks, results, win_rates
 from harness.tables.build import build
 from harness.tables.costs import cost
 from harness.tables.definition import read_definition
@@ -230,6 +232,26 @@ def test_leak_of_selection_on_test_is_a_gain_where_the_error_falls(report, runs)
     row = leak_row(text, "<script>alert(1)</script> & $x$", 5)
     assert row[1:] == ["digits201, mixed, mixed", "5.00", "4.00", "+1.00"]
     assert "By family" in html.unescape(text)
+
+
+def test_columns_that_differ_in_a_setting_alone_stay_apart(tmp_path, runs):
+    """As the devices of one benchmark do: each counts in the leaderboard and has its own learning curve."""
+    columns = "".join(
+        f"\n  - {{dataset: digits201, protocols: [strict], train: {train}, label: {train}, config: {{recipe.epochs: {n}}}}}"
+        for n in (7, 8)
+        for train in (100, 400)
+    )
+    for number, (epochs, train, predictor) in enumerate(product((7, 8), (100, 400), ("nnformer", "knn"))):
+        write_run(runs, predictor, 0, tau=0.1 + 0.1 * number, train=train, changes={"recipe.epochs": epochs})
+    (tmp_path / "t.yaml").write_text(DEFINITION.format(title="t", metric="kendall_tau", columns=columns))
+    table = build(read_definition(str(tmp_path / "t.yaml")), read_records([runs]), [])
+    (found,) = results([table])
+    assert found.values.shape == (2, 4)
+    np.testing.assert_allclose(found.values[0], [0.1, 0.3, 0.5, 0.7])
+    assert [heading for heading, _ in curves(table).figures] == [
+        "digits201, strict, epochs 7",
+        "digits201, strict, epochs 8",
+    ]
 
 
 def test_mean_ranks_and_critical_difference_of_demsar():

@@ -260,6 +260,24 @@ def test_pruning_reports_the_validation_curve_by_epoch(tmp_path):
     assert not list(tmp_path.glob("trials/*/record.json"))
 
 
+def test_pruning_reports_the_better_of_raw_and_averaged_weights(tmp_path):
+    space = gin(
+        "logger=csv", "recipe.epochs=6", "recipe.eval_every=1", "recipe.ema=0.95", "recipe.lr=3e-3", pruner="median"
+    )
+    ledger = Ledger.open(space, None, tmp_path)
+    run_trial(ledger.claim(), space, tmp_path)
+    (curve,) = tmp_path.glob("trials/*/csv/metrics.csv")
+    by_epoch = {}
+    for row in csv.DictReader(curve.open()):
+        found = [float(row[key]) for key in ("val/kendall_tau", "val_ema/kendall_tau") if row.get(key)]
+        if row["epoch"] and found:
+            by_epoch.setdefault(int(row["epoch"]), []).extend(found)
+    assert all(len(values) == 2 for values in by_epoch.values())
+    reported = ledger.study.trials[0].intermediate_values
+    assert list(reported.values()) == pytest.approx([max(values) for values in by_epoch.values()], abs=1e-6)
+    assert any(min(values) < max(values) - 1e-3 for values in by_epoch.values())
+
+
 def test_trials_are_a_group_of_wandb_and_a_pruned_one_is_closed(tmp_path, monkeypatch):
     groups = []
     original = wandb.init

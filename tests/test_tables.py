@@ -83,14 +83,16 @@ def test_nothing_recorded_names_one_command_for_all(tables):
 
 
 def test_several_configurations_are_not_averaged_but_chosen_by_validation(tables, runs):
-    for seed in (0, 1):
-        write_run(runs, "nnformer", seed, tau=0.9, val=0.3)
+    write_run(runs, "nnformer", 0, tau=0.9, val=0.3)
     write_run(runs, "nnformer", 0, tau=0.2, val=0.4, changes={"recipe.epochs": 7})
     row = facts(tables("--format", "csv"))["nnformer", "strict"]
     assert (row["mean"], row["seeds"], row["configurations"]) == ("0.2", "1", "2")
-    output = tables()
-    assert "The best of 2 recorded configurations by the validation metric." in output
+    output = tables(columns=200)
+    assert "Of 2 recorded configurations the best by validation, those with all seeds first." in output
     assert "predictor=nnformer dataset=digits201 protocol=strict train=400 recipe.epochs=7 seed=1" in output
+    write_run(runs, "nnformer", 1, tau=0.9, val=0.3)
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["mean"], row["seeds"]) == ("0.9", "2"), "the configuration with all seeds comes first"
 
 
 def test_seeds_that_a_setting_follows_do_not_divide(tables, runs):
@@ -99,6 +101,35 @@ def test_seeds_that_a_setting_follows_do_not_divide(tables, runs):
     assert facts(tables("--format", "csv"))["nnformer", "strict"]["configurations"] == "1"
     write_run(runs, "nnformer", 1, tau=0.6, changes={"protocol.seed": 5})
     assert facts(tables("--format", "csv"))["nnformer", "strict"]["configurations"] == "2"
+
+
+def test_a_split_that_is_the_same_for_all_seeds_is_one_configuration(tables, runs):
+    for seed in (0, 1):
+        write_run(runs, "nnformer", seed, tau=0.5, changes={"protocol.seed": 0})
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["seeds"], row["configurations"]) == ("2", "1")
+
+
+@pytest.mark.parametrize(("group", "key"), [("protocol", "version"), ("dataset", "fingerprint")])
+def test_runs_of_an_older_protocol_or_older_data_are_left_out_and_counted(tables, runs, group, key):
+    for seed in (0, 1):
+        path = write_run(runs, "nnformer", seed, tau=0.9, val=0.9, started="2025") / "record.json"
+        content = json.loads(path.read_text())
+        content[group][key] = 0 if key == "version" else "other"
+        path.write_text(json.dumps(content))
+    write_run(runs, "nnformer", 0, tau=0.2, val=0.2)
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["mean"], row["seeds"], row["configurations"]) == ("0.2", "1", "1")
+    assert "Left out: 2 runs under an older version" in tables(columns=200)
+
+
+def test_encoders_that_runs_started_from_divide(tables, runs):
+    for seed, step in ((0, 100), (1, 9000)):
+        path = write_run(runs, "nnformer", seed, changes={"init": "there"}) / "record.json"
+        content = json.loads(path.read_text()) | {"init": {"config_hash": "a", "weights": "best", "step": step}}
+        path.write_text(json.dumps(content))
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["seeds"], row["configurations"]) == ("1", "2")
 
 
 def test_older_records_count_as_having_the_defaults_of_new_settings(tables, runs):
@@ -296,8 +327,8 @@ def test_a_narrow_terminal_cuts_columns_into_blocks(tables, runs):
     ("text", "remedy"),
     [
         ("{oops", "not valid JSON"),
-        ("[]", "no record of a run"),
-        (json.dumps({"seed": 0}), "lacks id, started"),
+        ("[]", "schema version None"),
+        (json.dumps({"schema_version": 1, "seed": 0}), "lacks id, started"),
     ],
 )
 def test_a_damaged_record_is_named(tables, runs, text, remedy):

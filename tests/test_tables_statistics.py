@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from table_records import predicted_run, write_run
 
-from harness.tables import bootstrap
+from harness.tables import bootstrap, comparison
 from harness.tables.bootstrap import replicate, resample, weighted_tau
 from harness.tables.cells import summarise
 from harness.tables.comparison import compare, holm, p_value
@@ -55,10 +55,55 @@ def test_interval_by_hand():
 
 def test_holm_by_hand():
     """0.01 x 4, 0.02 x 3, then 0.03 x 2 is raised to no less than 0.06, 0.9 x 1."""
-    assert holm([0.9, 0.01, 0.03, 0.02]) == pytest.approx([0.9, 0.04, 0.06, 0.06])
-    assert holm([0.01, 0.012]) == pytest.approx([0.02, 0.02])
-    assert holm([0.6, 0.7]) == [1, 1]
-    assert holm([]) == []
+    assert holm([0.9, 0.01, 0.03, 0.02], 4) == pytest.approx([0.9, 0.04, 0.06, 0.06])
+    assert holm([0.01, 0.012], 2) == pytest.approx([0.02, 0.02])
+    assert holm([0.01, 0.012], 3) == pytest.approx([0.03, 0.03])
+    assert holm([0.6, 0.7], 2) == [1, 1]
+    assert holm([], 0) == []
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_of_many_equal_predictors_none_is_said_to_be_worse_than_the_best(seeds):
+    """13 equal ones, 400 columns, variances of seeds and of graphs as 1 to 1: 5 % is 20 columns."""
+    rng, told = np.random.default_rng(seeds), 0
+    for _ in range(400):
+        graphs = rng.standard_normal((101, 13))  # the first is what the test graphs add, the others are resamples
+        values = graphs[:1] + (rng.standard_normal((seeds, 13)) if seeds > 1 else 0)
+        best = values.mean(0).argmax()
+        p = []
+        for other in set(range(13)) - {best}:
+            observed = values[:, best] - values[:, other]
+            p.append(p_value(observed, (graphs[1:, best] - graphs[1:, other])[:, None] + observed))
+        told += min(holm(p, 13 * 12 // 2)) < 0.05
+    assert told / 400 < 0.08
+
+
+def test_seeds_share_the_draws_of_the_graphs_they_share(tmp_path):
+    """Three times the same training proves no more than one, in whatever order the graphs are stored."""
+    rng = np.random.default_rng(5)
+    keys, label = np.arange(400), rng.standard_normal(400)
+    for name, noise in (("a", 0.5), ("b", 0.55)):
+        (tmp_path / name).mkdir()
+        prediction = label + noise * rng.standard_normal(400)
+        for seed in range(3):
+            order = np.random.default_rng(seed).permutation(400)
+            predicted_run(tmp_path / name, "nnformer", seed, keys[order], label[order], prediction[order])
+    a, b = runs_of(tmp_path / "a"), runs_of(tmp_path / "b")
+    alone = compare({0: a[0]}, {0: b[0]}, "kendall_tau").p
+    assert 0.01 < alone < 0.99
+    assert compare(a, b, "kendall_tau").p == pytest.approx(alone, rel=1e-6)
+
+
+def test_of_many_graphs_a_part_is_compared(tmp_path, monkeypatch):
+    rng = np.random.default_rng(6)
+    label = rng.standard_normal(2500)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        predicted_run(tmp_path / name, "nnformer", 0, np.arange(2500), label, label + rng.standard_normal(2500))
+    seen = []
+    monkeypatch.setattr(comparison, "replicate", lambda metric, weights, *_: seen.append(weights.shape) or weights[:, 0])
+    compare(runs_of(tmp_path / "a"), runs_of(tmp_path / "b"), "kendall_tau")
+    assert {shape[1] for shape in seen} == {2000}
 
 
 def test_p_value_limits():

@@ -121,7 +121,8 @@ def _series(rows: Iterable[Sequence[Entry]], key: Callable[[Column], Any]) -> li
 def _words(column: Column, *, with_train: bool = False) -> str:
     size = f"{column.train:,} training architectures" if with_train and column.train else None
     held_out = f"without {column.family}" if with_train and column.family else None
-    return ", ".join(filter(None, (column.dataset, column.protocol, size, held_out, column.platform)))
+    settings = [f"{key.rpartition('.')[2]} {value}" for key, value in column.config.items()]
+    return ", ".join(filter(None, (column.dataset, column.protocol, size, held_out, column.platform, *settings)))
 
 
 def _scatter_preference(table: Table, number: int) -> tuple[int, bool, int]:

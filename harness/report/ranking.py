@@ -160,7 +160,9 @@ def _key(row: Row) -> str:
 
 def _column(entry: Entry) -> str:
     column = entry.column
-    return json.dumps([column.dataset, column.protocol, column.train, column.family, column.platform])
+    return json.dumps(
+        [column.dataset, column.protocol, column.train, column.family, column.platform, column.config], sort_keys=True
+    )
 
 
 def _mean(entry: Entry | None) -> float:

@@ -151,7 +151,8 @@ def _ranked(column: Sequence[Entry], metric: str) -> list[Entry]:
 def _against(best: Entry, others: dict[int, Entry], metric: str) -> dict[int, Standing]:
     outcomes = {number: compare(best.cell.runs, entry.cell.runs, metric) for number, entry in others.items()}
     tested = {number: outcome.p for number, outcome in outcomes.items() if outcome.p is not None}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    pairs = len(others) * (len(others) + 1) // 2
+    corrected = dict(zip(tested, holm(list(tested.values()), pairs), strict=True))
     standings = {}
     for number, outcome in outcomes.items():
         p = corrected.get(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from datasets.protocols import VERSIONS
 from harness.tables.defaults import composed
 from harness.tables.definition import Column, Row
 from harness.tables.recorded import Recorded
@@ -39,11 +40,13 @@ class Cell:
     Attributes:
         runs: by seed.
         configurations: how many configurations there were to choose from.
+        outdated: runs left out because their protocol has a newer version, or newer runs have other data.
         assumed: settings that some record is older than, for which it counts as having today's default.
     """
 
     runs: Mapping[int, Recorded] = field(default_factory=dict)
     configurations: int = 0
+    outdated: int = 0
     assumed: tuple[str, ...] = ()
 
     def values(self, metric: str) -> dict[int, float]:
@@ -74,19 +77,54 @@ def summarise(values: Sequence[float]) -> Summary:
 def find_cell(records: Iterable[Recorded], row: Row, column: Column, seeds: Sequence[int]) -> Cell:
     """The runs of a cell: of several configurations the one with the best mean validation metric.
 
-    Runs that chose their checkpoint on test labels are taken only where there are no others. Of runs with the same
-    configuration and seed the newest counts, one with predictions before one without.
+    Configurations with every seed come before those without, and runs that chose their checkpoint on test labels are
+    taken only where there are no others. Of runs with the same
+    configuration and seed the newest counts, one with predictions before one without. Runs under an older version of the
+    protocol do not count, nor do those of other data than the newest run's.
     """
-    groups: dict[str, dict[int, Recorded]] = defaultdict(dict)
-    matching = [record for record in records if _matches(record, row, column) and record.seed in seeds]
+    found = [record for record in records if _matches(record, row, column) and record.seed in seeds]
+    matching = _current(found)
+    if not matching:
+        return Cell(outdated=len(found))
     assumed = _assumed(matching, row, column)
-    for record in sorted(matching, key=lambda record: (record.predictions is not None, str(record.content["started"]))):
-        groups[record.configuration(assumed)][record.seed] = record
-    if not groups:
-        return Cell()
-    chosen = max(groups.values(), key=_preference)
+    groups = _configurations(matching, assumed)
+    chosen = max(groups, key=lambda group: _preference(group, seeds))
     lacking = {key for record in chosen.values() for key in assumed if key not in record.settings}
-    return Cell(dict(sorted(chosen.items())), len(groups), tuple(sorted(lacking)))
+    return Cell(dict(sorted(chosen.items())), len(groups), len(found) - len(matching), tuple(sorted(lacking)))
+
+
+def _current(records: Sequence[Recorded]) -> list[Recorded]:
+    versions = [record for record in records if record.version == VERSIONS[record.content["protocol"]["name"]]]
+    data = max(versions, key=_age, default=None)
+    return [record for record in versions if data and record.fingerprint == data.fingerprint]
+
+
+def _age(record: Recorded) -> str:
+    return str(record.content["started"])
+
+
+def _configurations(records: Sequence[Recorded], assumed: Mapping[str, Any]) -> list[dict[int, Recorded]]:
+    """Runs by seed of each configuration.
+
+    A setting named ``seed`` either follows the seed of the runs or is the same for all: where it happens to equal the
+    seed of a run, that run belongs to both.
+    """
+    described = {id(record): record.configuration(assumed) for record in records}
+    patterns = dict.fromkeys(
+        (rest, tuple((key, None if value == record.seed else value) for key, value in seeds))
+        for record in records
+        for rest, seeds in [described[id(record)]]
+    )
+    newest_last = sorted(records, key=lambda record: (record.predictions is not None, _age(record)))
+
+    def fits(record: Recorded, pattern: Any) -> bool:
+        rest, seeds = described[id(record)]
+        wanted = [(key, record.seed if value is None else value) for key, value in pattern[1]]
+        return rest == pattern[0] and list(seeds) == wanted
+
+    groups = [{record.seed: record for record in newest_last if fits(record, pattern)} for pattern in patterns]
+    kept = {frozenset(map(id, group.values())): group for group in groups}
+    return [group for runs, group in kept.items() if not any(runs < other for other in kept)]
 
 
 def _assumed(records: Sequence[Recorded], row: Row, column: Column) -> dict[str, Any]:
@@ -99,9 +137,9 @@ def _assumed(records: Sequence[Recorded], row: Row, column: Column) -> dict[str,
     return {key: default[key] for key in partial if key in default}
 
 
-def _preference(runs: Mapping[int, Recorded]) -> tuple[bool, float]:
+def _preference(runs: Mapping[int, Recorded], seeds: Sequence[int]) -> tuple[bool, bool, float]:
     honest = not any(run.selects_on_test for run in runs.values())
-    return honest, float(np.mean([run.validation() for run in runs.values()]))
+    return honest, runs.keys() >= set(seeds), float(np.mean([run.validation() for run in runs.values()]))
 
 
 def _matches(record: Recorded, row: Row, column: Column) -> bool:

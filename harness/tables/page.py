@@ -115,7 +115,9 @@ def _reservations(entry: Entry) -> list[str]:
     if entry.summary and entry.column.metric in MEASURED:
         texts.append(f"Measured on: {'; '.join(sorted({machine(run.content) for run in entry.cell.runs.values()}))}.")
     if count > 1:
-        texts.append(f"The best of {count} recorded configurations by the validation metric.")
+        texts.append(f"Of {count} recorded configurations the best by validation, those with all seeds first.")
+    if entry.cell.outdated:
+        texts.append(f"Left out: {entry.cell.outdated} runs under an older version of the protocol or on older data.")
     if entry.cell.assumed:
         texts.append(f"Runs older than the settings {', '.join(entry.cell.assumed)} count as having today's defaults.")
     if entry.failed and entry.column.metric not in COSTS:
@@ -138,7 +140,7 @@ def _remarks(table: Table) -> list[str]:
     if places & {"tied", "worse"}:
         remarks.append(
             "Bold: the best of the column and what does not differ from it significantly: paired bootstrap over the test "
-            f"graphs ({GRAPHS:,} at most) and seeds, Holm-corrected p < {LEVEL}."
+            f"graphs ({GRAPHS:,} at most) and seeds, p < {LEVEL} corrected for all pairs (Holm)."
         )
     elif "best" in places:
         remarks.append("Bold: the best of the column; no difference was tested.")

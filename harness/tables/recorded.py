@@ -48,18 +48,27 @@ class Recorded:
         flat = flatten(self.content["config"])
         return {key: value for key, value in flat.items() if not _is_place(key)}
 
-    def configuration(self, assumed: Mapping[str, Any]) -> str:
-        """What was computed, seed aside: settings, data and version of the protocol as one string.
+    @property
+    def version(self) -> int:
+        """Version of the protocol."""
+        return int(self.content["protocol"]["version"])
 
-        A key named ``seed`` is left out where it follows the seed of the run.
+    @property
+    def fingerprint(self) -> str:
+        """Of the data."""
+        return str(self.content["dataset"]["fingerprint"])
+
+    def configuration(self, assumed: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
+        """What was computed on the data: the settings and the encoder it started from as one string, and settings of seeds.
 
         Args:
             assumed: values of settings that the record may be older than.
         """
         settings = {**assumed, **self.settings}
-        settings = {key: value for key, value in settings.items() if not self._follows_seed(key, value)}
-        data, protocol = self.content["dataset"], self.content["protocol"]
-        return json.dumps([settings, data["fingerprint"], protocol["version"]], sort_keys=True)
+        seeds = {key: settings.pop(key) for key in sorted(settings) if key.rpartition(".")[2] == "seed"}
+        init = self.content.get("init") or {}
+        encoder = {name: init.get(name) for name in ("config_hash", "weights", "step")}
+        return json.dumps([settings, encoder], sort_keys=True), tuple(seeds.items())
 
     @property
     def selects_on_test(self) -> bool:
@@ -81,9 +90,6 @@ class Recorded:
         metric, mode = selection_metric(self.content["dataset"]["task"])
         value = self.content["metrics"].get("val", {}).get(metric)
         return float("-inf") if value is None else float(value) if mode == "max" else -float(value)
-
-    def _follows_seed(self, key: str, value: Any) -> bool:
-        return key.rpartition(".")[2] == "seed" and value == self.seed
 
 
 def read_records(folders: Iterable[Path]) -> list[Recorded]:
