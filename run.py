@@ -35,11 +35,11 @@ def task(config: DictConfig) -> float | None:
     return statistics.mean(selections) if len(selections) == len(results) else None
 
 
-def stop(mistake: str) -> NoReturn:
-    """Print a mistake of the user's in one line, once for all processes, and exit with status 2."""
+def stop(reason: str, status: int = 2) -> NoReturn:
+    """Print in one line what a user has to know, once for all processes, and exit."""
     if share().rank == 0:
-        show_error(mistake)
-    sys.exit(2)
+        show_error(reason)
+    sys.exit(status)
 
 
 def main() -> None:
@@ -51,6 +51,8 @@ def main() -> None:
         stop(explain(error))
     except UserError as error:
         stop(str(error))
+    except KeyboardInterrupt as interruption:
+        stop(str(interruption) or "interrupted", 130)
 
 
 if __name__ == "__main__":

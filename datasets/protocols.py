@@ -50,7 +50,7 @@ def _paper(
         train=rows[:train],
         val=rows[train : train + val],
         test=rows[:test],
-        rest=rows[train + val : test],
+        rest=rows[train + val : test] if test > train + val else None,
         excluded={},
         leaks="test contains the training and validation graphs",
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
 
     Raises:
         UserError: for any mistake in the configuration or the data.
+        KeyboardInterrupt: after Ctrl-C, with a message that says how the run is finished.
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     keep_freed_memory()
@@ -77,8 +79,24 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     folder = distributed.from_first(lambda: _folder(experiment))
     timings = {"setup_seconds": time.perf_counter() - clock}
     logger = distributed.on_first(lambda: loggers.build(experiment, folder))
-    timings |= _fit(predictor, data, experiment, folder, logger, callbacks)
-    return finish(experiment, predictor, data, folder, logger, timings, started, init)
+    with resumable(folder):
+        timings |= _fit(predictor, data, experiment, folder, logger, callbacks)
+        return finish(experiment, predictor, data, folder, logger, timings, started, init)
+
+
+@contextmanager
+def resumable(folder: RunFolder) -> Iterator[None]:
+    """Say of a run that is interrupted within how it is finished.
+
+    Raises:
+        KeyboardInterrupt: with that as its message.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = (folder.checkpoints / "last.ckpt").exists()
+        where = "its last checkpoint" if begun else "its beginning, for there is no checkpoint yet"
+        raise KeyboardInterrupt(f"interrupted; resume={folder.path} finishes the run from {where}") from None
 
 
 def finish(

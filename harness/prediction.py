@@ -194,6 +194,8 @@ class TrainedPredictor:
         if name is None and len(known) > 1:
             raise UserError(f"platform: this run predicts {len(known)}; choose one of {', '.join(known)}")
         if name is not None:
+            if not known:
+                raise UserError(f"platform={name}: this run predicts one device; leave it out")
             require_choice("platform", name, known)
         return known.index(name) if name is not None and len(known) > 1 else None
 

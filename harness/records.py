@@ -59,7 +59,9 @@ class RunFolder:
             UserError: if it does not.
         """
         if not (path / CONFIG).is_file():
-            raise UserError(f"{path}: no run here ({CONFIG} is missing); `narbench runs` lists the runs there are")
+            raise UserError(
+                f"{path}: no run here ({CONFIG} is missing); `narbench runs` lists the runs there are, also begun ones"
+            )
         return cls(path)
 
     @property
@@ -192,6 +194,11 @@ def list_runs(root: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]
         except UserError as error:
             wrong.append(str(error))
     return sorted(found, key=lambda item: str(item[1]["started"])), wrong
+
+
+def list_unfinished(root: Path) -> list[Path]:
+    """Folders below ``root`` of runs that were begun and left no record: interrupted, or still running."""
+    return sorted(path.parent for path in root.glob(f"*/{CONFIG}") if not path.with_name(RECORD).exists())
 
 
 def _claimed(path: Path) -> Path:

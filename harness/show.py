@@ -58,12 +58,11 @@ def show_result(result: Result) -> None:
     console.print(f"results in {result.folder.path}", soft_wrap=True)
 
 
-def runs_table(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> Table:
-    """One row for each finished run."""
+def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Print a row for each finished run, as wide as its folder's name needs."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("predictor", "dataset", "protocol", "train", "seed", "metric", "val", "test"):
+    for name in ("predictor", "dataset", "protocol", "train", "seed", "metric", "val", "test", "configuration", "folder"):
         table.add_column(name, justify="right" if name in ("train", "seed", "val", "test") else "left", no_wrap=True)
-    table.add_column("folder", overflow="fold")
     for path, record in runs:
         metric, _ = selection_metric(record["dataset"]["task"])
         metrics = record["metrics"]
@@ -76,9 +75,12 @@ def runs_table(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> Table:
             str(record["seed"]),
             METRICS[metric].short,
             *scores,
+            record["config_hash"][:8],
             path.name,
         )
-    return table
+    console = Console()
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)
 
 
 def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:

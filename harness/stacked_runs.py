@@ -17,7 +17,7 @@ from datasets.base import Benchmark
 from datasets.errors import UserError
 from harness import loggers
 from harness.config import ExperimentConfig, typed
-from harness.experiment import Result, build_data, build_predictor, finish
+from harness.experiment import Result, build_data, build_predictor, finish, resumable
 from harness.memory import keep_freed_memory
 from harness.records import RunFolder, write_text
 from harness.stacked_training import StackedTraining
@@ -45,7 +45,8 @@ def run_seeds(config: DictConfig) -> list[Result]:
     training = StackedTraining(predictors, data, configs)
     folder, folders = (resume, _folders(resume)) if resume else _created(stack, configs)
     setup = time.perf_counter() - clock
-    training.run(folder.checkpoints / "last.ckpt", resume is not None)
+    with resumable(folder):
+        training.run(folder.checkpoints / "last.ckpt", resume is not None)
     share = (time.perf_counter() - clock - setup) / len(configs)
     timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}
     results = []

@@ -171,6 +171,9 @@ def train(
         logger: mirror of the curves.
         resume: continue instead of starting afresh.
         callbacks: of the caller's, after our own.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
     """
     recipe = config.recipe
     sizes = token_counts(predictor, data, data.parts.train, data.labels.train)
@@ -181,7 +184,10 @@ def train(
     last = folder / "last.ckpt"
     with quiet_lightning():
         trainer = _trainer(config, data, folder, logger, callbacks)
-        trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
     return trainer
 
 

@@ -37,7 +37,7 @@ def test_runs_lists_and_filters(runs):
 def test_no_match_is_a_mistake(runs):
     result = CliRunner().invoke(app, ["runs", str(runs), "--predictor", "nnformer"])
     assert isinstance(result.exception, narbench.UserError)
-    assert "no finished run matches" in str(result.exception)
+    assert "no run matches" in str(result.exception)
 
 
 def test_bench_prints_flat_json(monkeypatch, tmp_path):

@@ -1,8 +1,10 @@
 """Whole experiments on the embedded benchmark, through the public entry points."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,30 @@ def test_same_seed_same_predictions_other_seed_other(small_run, tmp_path):
     assert np.array_equal(predictions(small_run), predictions(again))
     assert not np.array_equal(predictions(small_run), predictions(other))
     assert small_run.record["config_hash"] == again.record["config_hash"] != other.record["config_hash"]
+
+
+def test_an_interrupted_run_says_how_it_is_finished(tmp_path):
+    out, ignored = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background ignore it
+    command = [sys.executable, "run.py", *SMALL, "recipe.epochs=100000", "trainer.checkpoint_minutes=0", f"out={out}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, ignored)
+    patience = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.ckpt").exists() and time.monotonic() < patience:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"interrupted; resume={out} finishes the run from its last checkpoint" in shown
+    assert "Traceback" not in shown
+    listed = CliRunner().invoke(app, ["runs", str(tmp_path)])
+    assert listed.stdout == f"unfinished, or running: resume={out}\n"
+
+
+def test_a_paper_test_set_within_train_and_val_has_no_rest(tmp_path):
+    run = narbench.run("predictor=params", "protocol=paper", "train=60", "val=40", "protocol.test=80", f"runs={tmp_path}")
+    assert "rest" not in run.record["metrics"]
+    assert run.record["protocol"]["sizes"] == {"train": 60, "val": 40, "test": 80}
 
 
 def test_a_killed_run_resumes_to_the_same_result(small_run, tmp_path):

@@ -21,6 +21,7 @@ from datasets.store import GraphStore
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BINS = 14
 _BAR = 48
+_LISTED = 8
 
 
 def print_description(benchmark: Benchmark, console: Console) -> None:
@@ -141,8 +142,15 @@ def _range(counts: NDArray[np.int64]) -> str:
 def _flat(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in notes.items():
         lines = "\n".join if name.startswith("noise") else ", ".join
-        text = lines(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+        text = (
+            lines(f"{key} {_brief(item)}" for key, item in value.items()) if isinstance(value, Mapping) else _brief(value)
+        )
         yield name.replace("_", " "), text
+
+
+def _brief(value: Any) -> str:
+    """A value in words, a long list as its number of entries."""
+    return f"{len(value)} in all" if isinstance(value, list) and len(value) > _LISTED else str(value)
 
 
 def _section(title: str, body: RenderableType) -> Group:

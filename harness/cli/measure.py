@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -107,7 +108,6 @@ def _table(campaign: Campaign) -> Table:
     for heading in ("networks", "fastest, ms", "median", "slowest"):
         table.add_column(heading, justify="right")
     for family, values in latencies.items():
-        values.sort()
-        shown = (values[0], values[len(values) // 2], values[-1])
+        shown = (min(values), statistics.median(values), max(values))
         table.add_row(family, str(len(values)), *(f"{value:.2f}" for value in shown))
     return table

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from datasets.errors import UserError
-from harness.records import list_runs
-from harness.show import runs_table, show_error
+from harness.records import list_runs, list_unfinished
+from harness.show import show_error, show_runs
 
 
 def runs(
@@ -20,7 +20,7 @@ def runs(
     protocol: Annotated[str | None, typer.Option(help="only runs under this protocol")] = None,
     seed: Annotated[int | None, typer.Option(help="only runs with this seed")] = None,
 ) -> None:
-    """List finished runs, oldest first."""
+    """List finished runs, oldest first, then those that are not."""
     wanted = {"predictor": predictor, "dataset": dataset, "protocol": protocol, "seed": seed}
     readable, wrong = list_runs(folder)
     for problem in wrong:
@@ -31,6 +31,11 @@ def runs(
         for facts in [{**record, "dataset": record["dataset"]["name"], "protocol": record["protocol"]["name"]}]
         if all(value is None or facts[key] == value for key, value in wanted.items())
     ]
-    if not found:
-        raise UserError(f"{folder}: no finished run matches; `python run.py` makes one")
-    Console().print(runs_table(found))
+    unfinished = list_unfinished(folder)
+    if not found and not unfinished:
+        raise UserError(f"{folder}: no run matches; `python run.py` makes one")
+    console = Console()
+    if found:
+        show_runs(found)
+    for path in unfinished:
+        console.print(f"unfinished, or running: resume={path}", soft_wrap=True, highlight=False, markup=False)

@@ -27,6 +27,6 @@ def push(
     folders = finished_runs(runs or [Path("runs")])
     made = sum(write_local(folder) for folder in folders)
     say = Console().print
-    say(f"{len(folders)} finished runs; wandb's files made of {made} records", highlight=False)
+    say(f"finished runs: {len(folders)}; wandb's files made of {made} records, the others have theirs", highlight=False)
     if os.environ.get("WANDB_MODE") != "offline":
         say(f"{upload(folders)} uploaded", highlight=False)
