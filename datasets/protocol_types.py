@@ -90,9 +90,7 @@ def parse_size(value: int | float | str, total: int, key: str) -> int:
     except (ValueError, OverflowError):
         raise UserError(f"{key}={value}: not a size; give a count (424), a fraction (0.05, 5%) or all") from None
     if not 0 < size <= total:
-        raise UserError(
-            f"{key.removeprefix('protocol.')}={value} means {size} graphs: choose 1 to {total}, all that can be chosen"
-        )
+        raise UserError(f"{key}={value} means {size} graphs; choose 1 to {total}")
     return size
 
 

@@ -61,7 +61,7 @@ def test_sizes(value, size):
     if size is not None:
         assert parse_size(value, 1000, "protocol.train") == size
         return
-    with pytest.raises(UserError, match=r"protocol.train=.* means -?\d+ graphs; the data have 1000: choose 1 to 1000"):
+    with pytest.raises(UserError, match=r"protocol.train=.* means -?\d+ graphs; choose 1 to 1000"):
         parse_size(value, 1000, "protocol.train")
 
 
@@ -159,14 +159,14 @@ def test_strict_test_can_be_cut(duplicated):
     assert len(part) == 30
     assert set(part) < set(whole)
     assert part.tolist() == sorted(part)
-    with pytest.raises(UserError, match=rf"protocol.test=300 means 300 graphs; the data have {len(whole)}"):
+    with pytest.raises(UserError, match=rf"protocol.test=300 means 300 graphs; choose 1 to {len(whole)}"):
         split(duplicated, config(train=10, val=5, test=300), "a", "b")
 
 
 def test_strict_refuses_sizes_that_leave_nothing(duplicated, tmp_path):
     with pytest.raises(UserError, match=r"protocol.train=35 and protocol.val=5 leave nothing to test of the 40"):
         split(duplicated, config(train=35, val=5), "a", "b")
-    with pytest.raises(UserError, match=r"protocol.train=41 means 41 graphs; the data have 40"):
+    with pytest.raises(UserError, match=r"protocol.train=41 means 41 graphs; choose 1 to 40"):
         split(duplicated, config(train=41), "a", "b")
     store = hashed_store(tmp_path / "s", [0, 1, 2, 3], [1, 1, 1, 1], [NAN] * 4)
     with pytest.raises(UserError, match=r"no graph outside train and val has b"):
