@@ -15,7 +15,7 @@ from harness.grid import Job, execute, named_executor, run_jobs
 from harness.launchers.local import LocalExecutor
 from harness.records import RunFolder
 
-FAILS = "the data have 1256"
+FAILS = "choose 1 to 1256"
 """What a run with ``train=9999`` fails with."""
 
 
