@@ -48,7 +48,8 @@ class NARFormerConfig(PredictorConfig):
         depth_token: add a token that codes the number of nodes.
         readout: ``last`` token or ``mean`` over tokens.
         augmentation: second graph of each training pair: ``paper`` (the last two inner nodes swapped where that is valid),
-            ``uniform`` (a random topological order) or ``none`` (the same graph).
+            ``first`` (the first topological order that changes the graph, NAR-Former V2's), ``uniform`` (a random
+            topological order) or ``none`` (the same graph).
         loss_mse: weight of the squared error.
         loss_ranking: weight of sequence ranking.
         loss_consistency: weight of the consistency of the two graphs of a pair.

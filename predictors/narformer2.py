@@ -45,8 +45,9 @@ class NARFormer2Config(PredictorConfig):
         degree_gate: scale the channels by a function of the node's degree before attention.
         group_norm: normalise the groups of the feed-forward network's linear layers.
         shuffle: shuffle channels between those groups.
-        augmentation: second graph of each training pair of cells: ``uniform`` (a random topological order), ``paper`` (the
-            last two inner nodes swapped where that is valid) or ``none`` (the same graph).
+        augmentation: second graph of each training pair of cells: ``first`` (the first topological order that changes the
+            graph, as published), ``uniform`` (a random topological order), ``paper`` (NAR-Former V1's, the last two inner
+            nodes swapped where that is valid) or ``none`` (the same graph).
         loss_relative: weight of the relative squared error.
         loss_ranking: weight of sequence ranking.
         loss_consistency: weight of the consistency of the two graphs of a pair.

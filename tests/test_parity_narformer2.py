@@ -1,5 +1,6 @@
 """NAR-Former V2 on cells and on whole networks against the official code's numbers."""
 
+import json
 import re
 
 import golden
@@ -9,8 +10,11 @@ from torch.nn import functional as F
 
 from datasets.errors import UserError
 from datasets.graph import TaskSpec
+from harness import registry
+from harness.config import compose, typed
 from predictors.layers import pairs
 from predictors.layers.graph_attention import Neighbours
+from predictors.layers.relabel import AUGMENTATIONS, first
 from predictors.losses import architecture_consistency, relative_squared_error, sequence_ranking
 from predictors.narformer2 import CellTokens, NARFormer2, NARFormer2Config, Network
 from tests.graphs import cell_spec, cells, network_spec, random_cells
@@ -283,6 +287,21 @@ def test_codes(golden_folder):
     torch.testing.assert_close(table, stored["v2_numpy1/nerf_F32"], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("benchmark", ["nb101", "nb201"])
+def test_augmentation_matches_the_official_cells(golden_folder, benchmark):
+    """The first stored augmentation, or the cell itself where none is stored, alone and in one padded batch."""
+    stored = [cell["v2"] for cell in json.loads((golden_folder / "cells" / f"{benchmark}.json").read_text())["cells"]]
+    together = first(golden.cells([c["ops"] for c in stored], [c["adj"] for c in stored]).dense)
+    for row, cell in enumerate(stored):
+        ops, adjacency = (cell[f"aug_{k}"][0] if cell[f"aug_{k}"] else cell[k] for k in ("ops", "adj"))
+        n = len(ops)
+        assert together.op[row, :n].tolist() == ops
+        assert together.adjacency[row, :n, :n].int().tolist() == adjacency
+        assert not together.adjacency[row, n:].any()
+        alone = first(golden.cells([cell["ops"]], [cell["adj"]]).dense)
+        assert (alone.op[0].tolist(), alone.adjacency[0].int().tolist()) == (ops, adjacency)
+
+
 def test_attention_by_hand(layout):
     """A path 0 - 1 - 2 and an isolated node: weights are the products over their sum."""
     h, x = torch.tensor([[1.0, 2.0], [3.0, 1.0], [2.0, 2.0], [5.0, 5.0]]), torch.arange(8.0).view(4, 2)
@@ -298,7 +317,7 @@ def small(**changes):
     return configuration(facts | {"glt_norm": "LN", "feat_shuffle": False}, **changes)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "paper", "uniform"])
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_training_pairs(augmentation):
     """Each graph twice: in its own order, and in another that has the same undirected edges between the same operations."""
     model, batch = NARFormer2(small(augmentation=augmentation), cell_spec()), random_cells(20, 7)
@@ -320,6 +339,23 @@ def test_training_pairs(augmentation):
     assert bool(moved) == (augmentation != "none")
 
 
+def test_a_graph_without_another_order_is_its_own_pair():
+    """A chain counts twice in every term, and its consistency is that of two dropout passes: 0 without dropout."""
+    chain = cells([([0, 1, 2, 6], [(0, 1), (1, 2), (2, 3)])], [1e5])
+    for rate in (0.0, 0.5):
+        terms = NARFormer2(small(augmentation="first", dropout=rate), cell_spec()).loss(chain)
+        assert terms["relative_mse"] > 0
+        assert bool(terms["consistency"]) == bool(rate)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((registry.CONF / "experiment").glob("narformer2_*.yaml")), ids=lambda path: path.stem
+)
+def test_experiments_augment_as_published(path):
+    config = typed(compose([f"experiment={path.stem}"]))
+    assert config.predictor.augmentation == ("none" if config.dataset.name == "nnlqp" else "first")
+
+
 def test_loss_terms_are_weighted():
     torch.manual_seed(0)
     batch, model = random_cells(12, 8), NARFormer2(small(), cell_spec())
@@ -334,7 +370,9 @@ def test_loss_terms_are_weighted():
 
 
 def test_mistakes():
-    with pytest.raises(UserError, match=r"predictor\.augmentation=swap: unknown; choose one of paper, uniform, none"):
+    with pytest.raises(
+        UserError, match=r"predictor\.augmentation=swap: unknown; choose one of paper, first, uniform, none"
+    ):
         NARFormer2(small(augmentation="swap"), cell_spec())
     with pytest.raises(UserError, match=r"predictor\.hidden=20: choose a multiple of 8"):
         NARFormer2(small(hidden=20), cell_spec())

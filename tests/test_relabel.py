@@ -8,7 +8,7 @@ import torch
 from scipy.stats import chisquare
 
 from datasets.errors import UserError
-from predictors.layers.relabel import relabel, swap_last, uniform
+from predictors.layers.relabel import first, relabel, swap_last, uniform
 from tests.graphs import cells, pick, random_cells
 
 DIAMOND = ([0, 1, 2, 3, 2, 6], [(0, 1), (0, 2), (1, 3), (2, 3), (0, 4), (3, 5), (4, 5)])
@@ -73,7 +73,7 @@ def test_every_order_is_equally_likely_in_a_padded_batch():
 
 def test_a_chain_and_the_smallest_graphs_stay():
     batch = cells([CHAIN, ([0, 6], [(0, 1)]), ([0, 1, 6], [(0, 1), (1, 2)]), ([0, 6], [])], [1e5] * 4)
-    for change in (uniform, swap_last):
+    for change in (uniform, swap_last, first):
         changed = change(batch.dense)
         assert torch.equal(changed.op, batch.dense.op)
         assert torch.equal(changed.adjacency, batch.dense.adjacency)
@@ -89,6 +89,28 @@ def test_swap_last_exchanges_the_last_two_inner_nodes_unless_joined():
         assert seen(swapped, row, n) == rearranged(graph, order)
         changed += free
     assert 10 < changed < 70
+
+
+def test_first_takes_the_lexicographically_first_order_that_changes_the_graph():
+    """Of few operations, so that some orders change nothing; graphs of all sizes are in one batch."""
+    batch = random_cells(150, 4, (2, 8), operations=4)
+    found, changed = first(batch.dense), []
+    for row, (op, edges) in enumerate(lists(batch)):
+        given = tuple(op), frozenset(map(tuple, edges))
+        others = [new for order in orders((op, edges)) if (new := rearranged((op, edges), order)) != given]
+        assert seen(found, row, len(op)) == (others[0] if others else given)
+        changed.append(len(others))
+    assert min(changed) == 0
+    assert max(changed) > 10
+
+
+def test_first_passes_over_orders_that_change_nothing():
+    """Twins 1 and 2 are alike: the first order after theirs is the one that swaps 3 with 2."""
+    graph = ([0, 1, 1, 2, 6], [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)])
+    changed = first(cells([graph], [1e5]).dense)
+    assert seen(changed, 0, 5) == rearranged(graph, [0, 1, 3, 2, 4])
+    twins = ([0, 1, 1, 6], [(0, 1), (0, 2), (1, 3), (2, 3)])
+    assert seen(first(cells([twins], [1e5]).dense), 0, 4) == rearranged(twins, [0, 1, 2, 3])
 
 
 def test_relabel_is_undone_by_the_inverse_order():
@@ -109,6 +131,7 @@ def test_uniform_is_reproducible_and_differs_between_draws():
     assert not torch.equal(first[0], second[0])
 
 
-def test_large_graphs_are_refused_with_the_remedy():
-    with pytest.raises(UserError, match=r"augmentation=uniform .* at most 8 nodes, a graph has 9: choose"):
-        uniform(random_cells(3, 0, (9, 9)).dense)
+@pytest.mark.parametrize("change", [uniform, first])
+def test_large_graphs_are_refused_with_the_remedy(change):
+    with pytest.raises(UserError, match=rf"augmentation={change.__name__} .* at most 8 nodes, a graph has 9: choose"):
+        change(random_cells(3, 0, (9, 9)).dense)

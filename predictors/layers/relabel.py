@@ -41,16 +41,26 @@ def uniform(graphs: DenseGraphs) -> DenseGraphs:
     Raises:
         UserError: for graphs of more than ``MOST_NODES`` nodes.
     """
-    size = graphs.op.shape[1]
-    if size > MOST_NODES:
-        raise UserError(
-            f"augmentation=uniform enumerates the orders of at most {MOST_NODES} nodes, a graph has {size}: choose none"
-        )
-    orders, reversing, last_moved = _orders(size, graphs.op.device)
-    broken = graphs.adjacency.flatten(1).float() @ reversing
-    valid = (broken == 0) & (last_moved < graphs.count[:, None] - 1)
+    orders, valid = _valid_orders(graphs, "uniform")
     drawn = torch.multinomial(valid.float(), 1).squeeze(1)
     return relabel(graphs, orders[drawn])
+
+
+def first(graphs: DenseGraphs) -> DenseGraphs:
+    """Give each graph its lexicographically first topological order that changes it: NAR-Former V2's code stops there.
+
+    An order changes a graph if its adjacency or its operations are then others. A graph that none changes stays.
+
+    Raises:
+        UserError: for graphs of more than ``MOST_NODES`` nodes.
+    """
+    orders, valid = _valid_orders(graphs, "first")
+    row, number = valid.nonzero(as_tuple=True)
+    given = DenseGraphs(graphs.op[row], graphs.mask[row], graphs.adjacency[row])
+    other = relabel(given, orders[number])
+    changed = (other.op != given.op).any(1) | (other.adjacency != given.adjacency).flatten(1).any(1)
+    chosen = torch.zeros_like(graphs.count).scatter_reduce(0, row[changed], number[changed], "amin", include_self=False)
+    return relabel(graphs, orders[chosen])
 
 
 def same(graphs: DenseGraphs) -> DenseGraphs:
@@ -58,15 +68,37 @@ def same(graphs: DenseGraphs) -> DenseGraphs:
     return graphs
 
 
-AUGMENTATIONS: dict[str, Callable[[DenseGraphs], DenseGraphs]] = {"paper": swap_last, "uniform": uniform, "none": same}
+AUGMENTATIONS: dict[str, Callable[[DenseGraphs], DenseGraphs]] = {
+    "paper": swap_last,
+    "first": first,
+    "uniform": uniform,
+    "none": same,
+}
+
+
+def _valid_orders(graphs: DenseGraphs, augmentation: str) -> tuple[Tensor, Tensor]:
+    """Lexicographic orders (P, L), and (B, P) which of them are topological orders of each graph that keep its last node.
+
+    Raises:
+        UserError: for graphs of more than ``MOST_NODES`` nodes.
+    """
+    size = graphs.op.shape[1]
+    if size > MOST_NODES:
+        raise UserError(
+            f"augmentation={augmentation} enumerates the orders of at most {MOST_NODES} nodes, a graph has {size}: "
+            "choose none"
+        )
+    orders, reversing, last_moved = _orders(size, graphs.op.device)
+    broken = graphs.adjacency.flatten(1).float() @ reversing
+    return orders, (broken == 0) & (last_moved < graphs.count[:, None] - 1)
 
 
 @lru_cache
 def _orders(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """All P orders of ``size`` nodes that keep both ends: (P, size), the pairs each reverses and the last node it moves.
+    """All P orders of ``size`` nodes that keep both ends, the pairs each reverses and the last node it moves.
 
-    The pairs are (size^2, P) float, 1 at (a * size + b, p) where order p puts a after b; the last node moved is (P,), 0 for
-    the order that moves none.
+    The orders are (P, size), lexicographic; the pairs are (size^2, P) float, 1 at (a * size + b, p) where order p puts a
+    after b; the last node moved is (P,), 0 for the order that moves none.
     """
     nodes = torch.arange(size)
     inner = list(permutations(range(1, size - 1)))
