@@ -72,11 +72,13 @@ def test_every_order_is_equally_likely_in_a_padded_batch():
 
 
 def test_a_chain_and_the_smallest_graphs_stay():
-    batch = cells([CHAIN, ([0, 6], [(0, 1)]), ([0, 1, 6], [(0, 1), (1, 2)]), ([0, 6], [])], [1e5] * 4)
-    for change in (uniform, swap_last, first):
-        changed = change(batch.dense)
-        assert torch.equal(changed.op, batch.dense.op)
-        assert torch.equal(changed.adjacency, batch.dense.adjacency)
+    smallest = [([0], []), ([0, 6], [(0, 1)]), ([0, 1, 6], [(0, 1), (1, 2)]), ([0, 6], [])]
+    for graphs in ([CHAIN, *smallest], *([graph] for graph in smallest)):
+        dense = cells(graphs, [1e5] * len(graphs)).dense
+        for change in (uniform, swap_last, first):
+            changed = change(dense)
+            assert torch.equal(changed.op, dense.op)
+            assert torch.equal(changed.adjacency, dense.adjacency)
 
 
 def test_swap_last_exchanges_the_last_two_inner_nodes_unless_joined():

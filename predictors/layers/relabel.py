@@ -90,7 +90,7 @@ def _valid_orders(graphs: DenseGraphs, augmentation: str) -> tuple[Tensor, Tenso
         )
     orders, reversing, last_moved = _orders(size, graphs.op.device)
     broken = graphs.adjacency.flatten(1).float() @ reversing
-    return orders, (broken == 0) & (last_moved < graphs.count[:, None] - 1)
+    return orders, (broken == 0) & (last_moved < (graphs.count[:, None] - 1).clamp(min=1))
 
 
 @lru_cache
