@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -56,6 +57,35 @@ def fill(facts: dict[str, Any]) -> dict[str, Tensor]:
         values = row["base"] + row["amp"] * ((h.double() - 2**23) / 2**23)
         result[row["name"]] = values.float().view(row["shape"])
     return result
+
+
+def initial_statistics(folder: Path, *path: str) -> dict[str, dict[str, float]]:
+    """Mean, deviation (``std``) and largest size (``absmax``) of every official parameter when it has just been drawn."""
+    file = folder / "protocol" / "init_stats.json"
+    if not file.exists():
+        pytest.skip(f"no {file}")
+    found = json.loads(file.read_text())
+    for name in path:
+        found = found[name]
+    return found
+
+
+def assert_drawn_alike(weights: dict[str, Tensor], stored: dict[str, dict[str, float]]) -> None:
+    """Weights come from the distributions that the statistics ``stored`` under the same names are of.
+
+    Constants are equal, means and deviations within six standard errors, and of 100 numbers or more the largest, which
+    tells a uniform from a normal distribution, is within 30 %. Of a single drawn number nothing is known.
+    """
+    assert stored.keys() == weights.keys()
+    for name, row in stored.items():
+        drawn, count = weights[name], weights[name].numel()
+        if count == 1 and row["absmax"] > abs(row["mean"]):
+            assert drawn != 0, name
+            continue
+        assert drawn.mean().item() == pytest.approx(row["mean"], abs=6 * row["std"] / count**0.5 + 1e-9), name
+        assert drawn.std(correction=0).item() == pytest.approx(row["std"], rel=6 / count**0.5, abs=1e-9), name
+        if count >= 100:
+            assert drawn.abs().max().item() == pytest.approx(row["absmax"], rel=0.3), name
 
 
 def cells(ops: list[list[int]], adjacency: list[list[list[int]]], target: Tensor | None = None) -> GraphBatch:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.graph import TaskSpec
+from harness.config import compose, typed
 from predictors.layers.codes import code_table, nerf_frequencies
 from predictors.layers.relabel import swap_last
 from predictors.losses import architecture_consistency, mean_squared_error, sequence_ranking
@@ -95,6 +96,23 @@ def build(case):
     model = NARFormer(config, SPEC)
     model.load_state_dict(weights)
     return model
+
+
+def test_initial_weights(golden_folder):
+    """Of the full model, as the official code draws them, each projection of an attention by itself."""
+    torch.manual_seed(0)
+    config = typed(compose(["predictor=narformer", "dataset=nasbench101"])).predictor
+    state = NARFormer(config, SPEC).state_dict()
+    stored, weights = golden.initial_statistics(golden_folder, "v1", "stats"), {}
+    for name in stored:
+        found = re.fullmatch(r"(.*)\.linears\.(\d)\.(weight|bias)", renamed(name))
+        if found:
+            projections = *state[f"{found[1]}.input.{found[3]}"].split(config.dim), state[f"{found[1]}.output.{found[3]}"]
+            weights[name] = projections[int(found[2])]
+        else:
+            weights[name] = state[renamed(name)]
+    assert sum(value.numel() for value in weights.values()) == sum(value.numel() for value in state.values())
+    golden.assert_drawn_alike(weights, stored)
 
 
 def batches(case):

@@ -103,6 +103,17 @@ def build(case):
     return network
 
 
+@pytest.mark.parametrize(("kind", "spec"), [("cell", SPEC), ("nnlqp", network_spec())], ids=["cells", "networks"])
+def test_initial_weights(golden_folder, kind, spec):
+    """Of the full models, as the official code draws them."""
+    torch.manual_seed(0)
+    dataset = {"cell": "dataset=nasbench101", "nnlqp": "dataset=nnlqp"}[kind]
+    config = typed(compose(["predictor=narformer2", dataset])).predictor
+    stored = golden.initial_statistics(golden_folder, "v2", kind)
+    weights = NARFormer2(config, spec).network.state_dict()
+    golden.assert_drawn_alike(weights, {rename(name, NAMES): row for name, row in stored.items()})
+
+
 def starts(sizes):
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 

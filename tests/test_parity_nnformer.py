@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from datasets.graph import TaskSpec
+from harness.config import compose, typed
 from predictors.losses import architecture_consistency, mean_squared_error, sequence_ranking
 from predictors.nnformer import NNFormer, NNFormerConfig
 
@@ -70,6 +71,15 @@ def build(case):
     weights = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
     model.network.load_state_dict(dict(ours(name, value) for name, value in weights.items()))
     return model
+
+
+def test_initial_weights(golden_folder):
+    """Of the full model, as the official code draws them."""
+    torch.manual_seed(0)
+    config = typed(compose(["predictor=nnformer", "dataset=nasbench101"])).predictor
+    weights = NNFormer(config, SPECS["nb101"]).network.state_dict()
+    stored = golden.initial_statistics(golden_folder, "nnf")
+    golden.assert_drawn_alike(weights, {ours(name, weights["head.weight"])[0]: row for name, row in stored.items()})
 
 
 def test_parameter_count(case):

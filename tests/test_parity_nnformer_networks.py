@@ -1,6 +1,5 @@
 """NN-Former on whole networks against the official code's numbers, in both layouts of its pairs."""
 
-import json
 import re
 
 import golden
@@ -220,19 +219,11 @@ def test_published_size():
 
 
 def test_initial_weights(golden_folder):
-    """Mean and deviation of every parameter of the full model, as the official code draws it."""
-    path = golden_folder / "protocol" / "init_stats.json"
-    if not path.exists():
-        pytest.skip(f"no {path}")
+    """Of the full model, as the official code draws them."""
     torch.manual_seed(0)
     weights = NNFormer(configuration(), network_spec()).network.state_dict()
-    stored = {rename(name, NAMES): row for name, row in json.loads(path.read_text())["lat"].items()}
-    assert stored.keys() == weights.keys()
-    for name, row in stored.items():
-        count = weights[name].numel()
-        deviation = weights[name].std(correction=0).item()
-        assert weights[name].mean().item() == pytest.approx(row["mean"], abs=6 * row["std"] / count**0.5 + 1e-9)
-        assert deviation == pytest.approx(row["std"], rel=6 / count**0.5, abs=1e-9)
+    stored = golden.initial_statistics(golden_folder, "lat")
+    golden.assert_drawn_alike(weights, {rename(name, NAMES): row for name, row in stored.items()})
 
 
 def test_values_for_whole_networks():

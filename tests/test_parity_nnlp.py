@@ -7,6 +7,7 @@ import golden
 import pytest
 import torch
 
+from harness.config import compose, typed
 from predictors.losses import relative_squared_error
 from predictors.nnlp import NNLP, Network, NNLPConfig
 from tests.graphs import cell_spec, network_spec, random_cells
@@ -51,6 +52,15 @@ def build(case):
     weights = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
     network.load_state_dict({ours(name): value for name, value in weights.items()})
     return network
+
+
+def test_initial_weights(golden_folder):
+    """Of the full model with the static layer, as the official code draws them."""
+    torch.manual_seed(0)
+    config = typed(compose(["predictor=nnlp", "dataset=nnlqp"])).predictor
+    weights = NNLP(config, network_spec()).network.state_dict()
+    stored = golden.initial_statistics(golden_folder, "nnlp")
+    golden.assert_drawn_alike(weights, {ours(name): row for name, row in stored.items()})
 
 
 def inputs(case, key):
