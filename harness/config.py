@@ -21,6 +21,7 @@ from datasets.errors import UserError, require_choice
 from datasets.protocol_types import ProtocolConfig
 from harness.registry import load, suggest
 from predictors.base import Predictor
+from predictors.fitted import FittedPredictor
 from predictors.recipe import Recipe, check
 
 CONF_MODULE = "harness.conf"
@@ -138,8 +139,9 @@ def typed(config: DictConfig) -> ExperimentConfig:
     Raises:
         UserError: naming the key, with the valid ones.
     """
+    predictor = _predictor_class(config.predictor.target)
     schemas: dict[str, type] = {
-        "predictor": _predictor_class(config.predictor.target).Config,
+        "predictor": predictor.Config,
         "recipe": Recipe,
         "dataset": _benchmark_class(config.dataset.target).Config,
         "protocol": ProtocolConfig,
@@ -147,7 +149,7 @@ def typed(config: DictConfig) -> ExperimentConfig:
         "logger": LoggerConfig,
     }
     nodes = {name: _merge(schema, config[name], name) for name, schema in schemas.items()}
-    check(nodes["recipe"])
+    check(nodes["recipe"], fitted=issubclass(predictor, FittedPredictor))
     require_choice("trainer.strategy", nodes["trainer"].strategy, ("auto", "ddp"))
     require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
     require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))

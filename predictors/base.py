@@ -51,10 +51,10 @@ class Predictor(LightningModule, ABC):
     head_modules: ClassVar[tuple[str, ...]] = ("head",)
 
     def __init__(self, config: Any, spec: TaskSpec) -> None:
-        """Check that the predictor can read such graphs.
+        """Check that the predictor can read such graphs, and its ``dropout`` where it has one.
 
         Raises:
-            UserError: if it cannot.
+            UserError: if it cannot, or for a rate that is no probability below 1.
         """
         if spec.whole_networks and not self.whole_networks:
             raise UserError(f"predictor={config.name} reads cells, and this benchmark has whole networks; choose another")
@@ -63,6 +63,9 @@ class Predictor(LightningModule, ABC):
                 f"predictor={config.name} predicts one device, and this benchmark has {len(spec.platforms)}; choose one "
                 "device, or predictor=nnlp"
             )
+        rate = getattr(config, "dropout", 0.0)
+        if not 0 <= rate < 1:
+            raise UserError(f"predictor.dropout={rate}: give 0 or a probability below 1")
         super().__init__()
         self.config = config
         self.spec = spec

@@ -46,18 +46,33 @@ class Recipe:
     eval_every: int
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, *, fitted: bool = False) -> None:
     """Check what the types cannot.
 
+    Args:
+        recipe: the recipe.
+        fitted: whether the predictor takes no gradient steps, whose learning rate may be 0.
+
     Raises:
-        UserError: for an unknown choice, or numbers out of range.
+        UserError: for an unknown choice, or a number out of range.
     """
     require_choice("recipe.optimizer", recipe.optimizer, ("adamw", "adam"))
     require_choice("recipe.schedule", recipe.schedule, ("constant", "linear", "cosine"))
     require_choice("recipe.batching", recipe.batching, ("shuffled", "by_size"))
-    for name in ("epochs", "batch_size", "eval_every"):
-        if getattr(recipe, name) < 1:
-            raise UserError(f"recipe.{name}={getattr(recipe, name)}: give 1 or more")
+    ranges = {
+        "lr": (0 < recipe.lr < math.inf or (fitted and recipe.lr == 0), "a number above 0"),
+        "weight_decay": (0 <= recipe.weight_decay < math.inf, "0 or more"),
+        "warmup": (0 <= recipe.warmup <= 1, "a fraction from 0 to 1"),
+        "final": (0 <= recipe.final <= 1, "a fraction from 0 to 1"),
+        "ema": (0 <= recipe.ema < 1, "0 or a decay below 1"),
+        "clip": (0 <= recipe.clip < math.inf, "0 or more"),
+        "epochs": (recipe.epochs >= 1, "1 or more"),
+        "batch_size": (recipe.batch_size >= 1, "1 or more"),
+        "eval_every": (recipe.eval_every >= 1, "1 or more"),
+    }
+    for name, (inside, remedy) in ranges.items():
+        if not inside:
+            raise UserError(f"recipe.{name}={getattr(recipe, name)}: give {remedy}")
 
 
 def multiplier(recipe: Recipe, step: int, steps: int) -> float:

@@ -1,6 +1,7 @@
 """Schedules, samplers, dropout and gathering: the parts of training that carry no model."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,10 +9,14 @@ import torch
 
 from datasets.base import EpochSampler, NodeBudgetSampler
 from datasets.errors import UserError
+from harness.config import compose, typed
 from harness.evaluation import Predictions
+from harness.experiment import build_predictor
 from harness.metrics import score
+from harness.registry import names
 from predictors.layers.dropout import dropout, keep_mask
 from predictors.recipe import Recipe, build_optimizer, check, multiplier
+from tests.graphs import cell_spec
 
 RECIPE = {
     "optimizer": "adamw",
@@ -69,11 +74,38 @@ def test_schedule_by_hand():
         ({"optimizer": "sgd"}, r"recipe\.optimizer=sgd"),
         ({"batching": "sorted"}, r"recipe\.batching=sorted"),
         ({"epochs": 0}, r"recipe\.epochs=0: give 1 or more"),
+        ({"batch_size": 0}, r"recipe\.batch_size=0: give 1 or more"),
+        ({"eval_every": 0}, r"recipe\.eval_every=0: give 1 or more"),
+        ({"lr": 0.0}, r"recipe\.lr=0\.0: give a number above 0"),
+        ({"lr": -1e-3}, r"recipe\.lr=-0\.001: give a number above 0"),
+        ({"lr": math.nan}, r"recipe\.lr=nan: give a number above 0"),
+        ({"lr": math.inf}, r"recipe\.lr=inf: give a number above 0"),
+        ({"weight_decay": -0.01}, r"recipe\.weight_decay=-0\.01: give 0 or more"),
+        ({"weight_decay": math.nan}, r"recipe\.weight_decay=nan: give 0 or more"),
+        ({"warmup": -0.1}, r"recipe\.warmup=-0\.1: give a fraction from 0 to 1"),
+        ({"warmup": 1.1}, r"recipe\.warmup=1\.1: give a fraction from 0 to 1"),
+        ({"final": -0.1}, r"recipe\.final=-0\.1: give a fraction from 0 to 1"),
+        ({"final": 1.1}, r"recipe\.final=1\.1: give a fraction from 0 to 1"),
+        ({"ema": -0.1}, r"recipe\.ema=-0\.1: give 0 or a decay below 1"),
+        ({"ema": 1.0}, r"recipe\.ema=1\.0: give 0 or a decay below 1"),
+        ({"clip": -5.0}, r"recipe\.clip=-5\.0: give 0 or more"),
     ],
 )
 def test_recipes_that_make_no_sense(changes, message):
     with pytest.raises(UserError, match=message):
         check(recipe(**changes))
+
+
+def test_recipes_at_the_ends_of_the_ranges():
+    check(recipe(weight_decay=0.0, warmup=0.0, final=1.0, ema=0.0, clip=0.0))
+    check(recipe(warmup=1.0, final=0.0, ema=0.999, clip=5.0))
+
+
+def test_only_a_fitted_predictor_does_without_a_learning_rate():
+    assert typed(compose(["predictor=knn"])).recipe.lr == 0
+    for predictor, lr in (("knn", "-1"), ("knn", "nan"), ("gin", "0")):
+        with pytest.raises(UserError, match=r"recipe\.lr=.*: give a number above 0"):
+            typed(compose([f"predictor={predictor}", f"recipe.lr={lr}"]))
 
 
 def test_biases_and_norms_are_not_decayed():
@@ -131,6 +163,28 @@ def test_dropout_rate_scale_and_seed(rate):
     assert zeros == pytest.approx(rate, abs=5 * (rate * (1 - rate) / x.numel()) ** 0.5)
     assert first[first > 0].unique().tolist() == pytest.approx([1 / (1 - rate)], rel=1e-4)
     assert torch.equal(dropout(x, rate, training=False), x)
+
+
+@pytest.mark.parametrize(("rate", "rounded"), [(1e-9, 2**-16), (1 - 1e-9, 1 - 2**-16)])
+def test_dropout_at_rates_next_to_0_and_1(rate, rounded):
+    mask = keep_mask(torch.ones(1_000_000), rate)
+    zeros = (mask == 0).double().mean().item()
+    assert 0 < zeros < 1
+    assert zeros == pytest.approx(rounded, abs=5 * (rounded * (1 - rounded) / len(mask)) ** 0.5)
+    assert mask.max().item() == pytest.approx(1 / (1 - rounded))
+
+
+def test_no_predictor_takes_a_dropout_that_is_no_probability_below_1():
+    tried = 0
+    for predictor in names("predictor"):
+        config = typed(compose([f"predictor={predictor}"]))
+        if hasattr(config.predictor, "dropout"):
+            tried += 1
+            for rate in (-0.1, 1.0, 1.5, math.nan):
+                config.predictor.dropout = rate
+                with pytest.raises(UserError, match=r"predictor\.dropout=.*: give 0 or a probability below 1"):
+                    build_predictor(config, cell_spec())
+    assert tried == 9
 
 
 def test_dropout_masks_of_neighbours_are_independent():

@@ -15,8 +15,8 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Zero each element with probability ``rate`` and scale the others so that the mean stays.
 
     On a CPU the mask comes from 16 random bits an element (a counter-free generator seeded from torch's, so
-    ``torch.manual_seed`` and a restored random state determine it); ``rate`` is rounded to a multiple of 2**-16 there, and
-    the scale is that of the rounded rate. Elsewhere it is torch's own dropout.
+    ``torch.manual_seed`` and a restored random state determine it); ``rate`` is rounded there to a multiple of 2**-16 that
+    is neither 0 nor 1, and the scale is that of the rounded rate. Elsewhere it is torch's own dropout.
     """
     if not training or rate == 0:
         return x
@@ -33,7 +33,7 @@ def keep_mask(like: Tensor, rate: float) -> Tensor:
     if has_torch_function_unary(like):
         overridden: Tensor = handle_torch_function(keep_mask, (like,), like, rate)
         return overridden
-    dropped = round(rate * _LEVELS)
+    dropped = min(max(round(rate * _LEVELS), 1), _LEVELS - 1)
     seed = int(torch.randint(2**62, ()))
     words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))
     bits = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)
