@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from onnx import GraphProto, ValueInfoProto, shape_inference
 
@@ -20,6 +20,9 @@ _INFERENCE_ERRORS = (shape_inference.InferenceError, ValueError, IndexError, Ove
 
 MAX_BATCH = 2**20
 """Largest batch size."""
+
+_PRESERVED: dict[str, Callable[[Shape], object]] = {"Reshape": math.prod, "Resize": lambda shape: shape[:1]}
+"""What operators that may be given constant sizes keep of their input's shape: the number of elements, the batch size."""
 
 
 def set_batch(file: OnnxFile, batch: int | None) -> int:
@@ -66,7 +69,8 @@ def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     Values of shape arithmetic are followed only where the shapes are not known without.
 
     Raises:
-        UserError: naming the file and the operator, if operators and shapes contradict each other or shapes are impossible.
+        UserError: naming the file and the operator, if operators and shapes contradict each other, shapes are impossible or
+            an operator's constant sizes are those of another batch size.
     """
     wanted = {name for node in file.nodes for name in node.outputs if name}
     shapes: dict[str, Shape] = {}
@@ -81,6 +85,7 @@ def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     if absurd:
         name, shape = next((name, shape) for name, shape in shapes.items() if shape in absurd)
         raise UserError(f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs")
+    _check_fixed_sizes(file, shapes)
     return shapes
 
 
@@ -119,6 +124,18 @@ def _inferred(file: OnnxFile, follow_values: bool) -> GraphProto:
         reason = " ".join(str(error).replace("[ShapeInferenceError]", "").split())
         raise UserError(f"{file.source}: shapes contradict each other: {reason}; export the model again") from None
     return result.graph
+
+
+def _check_fixed_sizes(file: OnnxFile, shapes: dict[str, Shape]) -> None:
+    """Refuse constant sizes that do not suit the input: shape inference takes them as they are."""
+    for node in file.nodes:
+        preserved = _PRESERVED.get(node.type)
+        before, after = (shapes.get(next(iter(names), "")) for names in (node.inputs, node.outputs))
+        if preserved and before is not None and after is not None and preserved(before) != preserved(after):
+            raise UserError(
+                f"{file.source}: {node} makes {list(after)} of {list(before)}: a batch size is fixed inside it; export the "
+                "model with a dynamic batch size, or give the batch size it was exported with"
+            )
 
 
 def _shapes(values: Iterable[ValueInfoProto]) -> dict[str, Shape]:

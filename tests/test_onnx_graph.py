@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import networkx as nx
@@ -227,6 +228,19 @@ def test_shape_arithmetic_is_followed():
     graph = read(model(nodes, [tensor("x", "n", 3, 4)], ["y"]), 5)
     assert row(graph, "y")[2] == [5, 12, 0, 0]
     assert ("target", "y") in edges(graph)
+
+
+@pytest.mark.parametrize(
+    ("operator", "sizes"), [(node("Reshape", "p s", "r"), (1, 12)), (node("Resize", "p - - s", "r"), (1, 3, 4, 4))]
+)
+def test_a_batch_size_fixed_in_an_operator_is_refused(operator, sizes):
+    nodes = [node("Relu", "x", "p"), operator, node("Tanh", "r", "y")]
+    built = model(nodes, [tensor("x", 1, 3, 2, 2)], ["y"], [integers("s", *sizes)])
+    message = f"m.onnx: {operator.op_type} '{operator.name}' makes {list(sizes)} of [8, 3, 2, 2]: a batch size is fixed"
+    for as_code in (True, False):
+        assert row(read(built, as_code=as_code), "y")[2] == [*sizes, 0, 0][:4]
+        with pytest.raises(UserError, match=re.escape(message)):
+            read(built, 8, as_code=as_code)
 
 
 @pytest.mark.parametrize(
