@@ -14,22 +14,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.graph import GraphBatch, TaskSpec
-from datasets.protocol_types import ProtocolConfig, Split
+from datasets.protocol_types import LabelConfig, ProtocolConfig, Split
 from datasets.protocols import prove_disjoint, split
 from datasets.shares import ALONE, Part, Share
 from datasets.sources import Source, prepare_store
 from datasets.store import GraphStore
 
 Rows = NDArray[np.int64]
-
-
-@dataclass
-class LabelConfig:
-    """Label column of each role: a name, or names in order of preference (``a|b``) of which the first present is used."""
-
-    train: str
-    val: str
-    test: str
 
 
 @dataclass
@@ -215,7 +206,7 @@ class Benchmark(LightningDataModule, ABC):
         self.store = self.open_store()
         names = self.config.labels
         self.labels = LabelConfig(*map(self.store.first_label, (names.train, names.val, names.test)))
-        self.parts = split(self.store, self.protocol, self.labels.train, self.labels.test)
+        self.parts = split(self.store, self.protocol, self.labels)
         if not self.parts.leaks:
             prove_disjoint(self.store, self.parts)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import UserError, require_choice
-from datasets.protocol_types import ProtocolConfig, Rows, Split, graph_numbers, parse_size
+from datasets.protocol_types import LabelConfig, ProtocolConfig, Rows, Split, graph_numbers, parse_size
 from datasets.store import GraphStore
 
 TEST_SHARE = 10
@@ -20,16 +20,17 @@ TEST_SHARE = 10
 SELECT = ("validation", "test")
 
 
-def family_split(store: GraphStore, config: ProtocolConfig, train_label: str, test_label: str) -> Split:
+def family_split(store: GraphStore, config: ProtocolConfig, labels: LabelConfig) -> Split:
     """Rows of each role under ``in_domain``, ``ood``, ``multi_platform`` or ``transfer``.
 
     Raises:
-        UserError: for an unknown family or platform, a store without the groups the rule needs, or impossible sizes.
+        UserError: for an unknown family or platform, a store without the groups the rule needs, impossible sizes or
+            validation rows without a label.
     """
     require_choice("protocol.select", config.select, SELECT)
     tested = RULES[config.name](store, config)
     within = np.ones(len(store), bool) if config.name in ("in_domain", "ood") else _platforms(store, config)
-    train_y, test_y = store.label(train_label), store.label(test_label)
+    train_y, val_y, test_y = (store.label(name) for name in (labels.train, labels.val, labels.test))
     test = np.flatnonzero(tested & within & ~np.isnan(test_y))
     pool = np.flatnonzero(~tested & within & ~np.isnan(train_y))
     unlabelled = int((tested & within & np.isnan(test_y)).sum() + (~tested & within & np.isnan(train_y)).sum())
@@ -38,12 +39,16 @@ def family_split(store: GraphStore, config: ProtocolConfig, train_label: str, te
     test = np.sort(rng.permutation(test)[: parse_size(config.test, len(test), "protocol.test")])
     if config.select == "test":
         train = rng.permutation(pool)[: parse_size(config.train, len(pool), "protocol.train")]
-        return Split(train, test, test, None, excluded, "the checkpoint is selected on the test set")
+        val = _labelled(test, val_y, labels.val)
+        return Split(train, val, test, None, excluded, "the checkpoint is selected on the test set")
     numbers = graph_numbers(store.hashes)
     fresh = pool[~np.isin(numbers[pool], numbers[test])]
     excluded["same graph as one that is tested"] = len(pool) - len(fresh)
-    val = _whole_graphs(numbers, fresh, parse_size(config.val, len(fresh), "protocol.val"), rng)
-    left = rng.permutation(np.setdiff1d(fresh, val))
+    selecting = _labelled(fresh, val_y, labels.val)
+    val = _whole_graphs(numbers, selecting, parse_size(config.val, len(selecting), "protocol.val"), rng)
+    free = fresh[~np.isin(numbers[fresh], numbers[val])]
+    excluded["no label"] += len(fresh) - len(val) - len(free)
+    left = rng.permutation(free)
     train = left[: parse_size(config.train, len(left), "protocol.train")]
     return Split(train, val, test, None, excluded, "")
 
@@ -83,6 +88,13 @@ def _platforms(store: GraphStore, config: ProtocolConfig) -> NDArray[np.bool_]:
         return np.ones(len(store), bool)
     named = np.equal(platform, _place("protocol.platform", config.platform, names))
     return named if config.name == "transfer" else ~named
+
+
+def _labelled(rows: Rows, values: NDArray[np.float64], label: str) -> Rows:
+    found = rows[~np.isnan(values[rows])]
+    if not len(found):
+        raise UserError(f"protocol.val: no row that may select has {label}; choose another dataset.labels.val")
+    return found
 
 
 def _whole_graphs(numbers: NDArray[np.int64], pool: Rows, size: int, rng: np.random.Generator) -> Rows:

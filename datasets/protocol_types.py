@@ -14,6 +14,15 @@ Rows = NDArray[np.int64]
 
 
 @dataclass
+class LabelConfig:
+    """Label column of each role: a name, or names in order of preference (``a|b``) of which the first present is used."""
+
+    train: str
+    val: str
+    test: str
+
+
+@dataclass
 class ProtocolConfig:
     """Which graphs train, select and test.
 

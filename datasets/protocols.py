@@ -8,20 +8,17 @@ The rules by family, stage and platform are in ``datasets.family_protocols``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from datasets.errors import UserError, require_choice
 from datasets.family_protocols import RULES, family_split
-from datasets.protocol_types import ProtocolConfig, Rows, Split, graph_numbers, parse_size
+from datasets.protocol_types import LabelConfig, ProtocolConfig, Rows, Split, graph_numbers, parse_size
 from datasets.store import GraphStore
 
 VERSIONS = {"paper": 1, "strict": 1, **dict.fromkeys(RULES, 1)}
 
 
-def split(store: GraphStore, config: ProtocolConfig, train_label: str, test_label: str) -> Split:
+def split(store: GraphStore, config: ProtocolConfig, labels: LabelConfig) -> Split:
     """Apply a protocol: a pure function of the store, the protocol, its sizes and its seed.
 
     Raises:
@@ -30,13 +27,11 @@ def split(store: GraphStore, config: ProtocolConfig, train_label: str, test_labe
     rules = {"paper": _paper, "strict": _strict}
     require_choice("protocol.name", config.name, VERSIONS)
     if config.name in RULES:
-        return family_split(store, config, train_label, test_label)
-    return rules[config.name](store, config, store.label(train_label), store.label(test_label), train_label, test_label)
+        return family_split(store, config, labels)
+    return rules[config.name](store, config, labels)
 
 
-def _paper(
-    store: GraphStore, config: ProtocolConfig, train_y: Any, test_y: Any, train_label: str, test_label: str
-) -> Split:
+def _paper(store: GraphStore, config: ProtocolConfig, labels: LabelConfig) -> Split:
     total = len(store)
     train = parse_size(config.train, total, "protocol.train")
     val = parse_size(config.val, total, "protocol.val")
@@ -44,8 +39,9 @@ def _paper(
     if train + val > total:
         raise UserError(f"protocol.train={train} and protocol.val={val} exceed the {total} graphs; make them smaller")
     rows = np.arange(total)
-    _require_labels(store, rows[: train + val], train_y, train_label)
-    _require_labels(store, rows[:test], test_y, test_label)
+    _require_labels(store, rows[:train], labels.train)
+    _require_labels(store, rows[train : train + val], labels.val)
+    _require_labels(store, rows[:test], labels.test)
     return Split(
         train=rows[:train],
         val=rows[train : train + val],
@@ -56,10 +52,9 @@ def _paper(
     )
 
 
-def _strict(
-    store: GraphStore, config: ProtocolConfig, train_y: Any, test_y: Any, train_label: str, test_label: str
-) -> Split:
+def _strict(store: GraphStore, config: ProtocolConfig, labels: LabelConfig) -> Split:
     """Draw uniformly over distinct graphs: over rows, graphs that occur often would all end up in train and val."""
+    train_y, val_y, test_y = (store.label(name) for name in (labels.train, labels.val, labels.test))
     groups = graph_numbers(store.hashes)
     rng = np.random.default_rng(config.seed)
     order = rng.permutation(len(store))
@@ -71,23 +66,29 @@ def _strict(
     if train + val >= len(candidates):
         raise UserError(
             f"protocol.train={train} and protocol.val={val} leave nothing to test of the {len(candidates)} distinct graphs "
-            f"labelled {train_label}; make them smaller"
+            f"labelled {labels.train}; make them smaller"
+        )
+    selecting = candidates[train:][~np.isnan(val_y[candidates[train:]])]
+    if val > len(selecting):
+        raise UserError(
+            f"protocol.val={val}: of the {len(candidates) - train} graphs that do not train, {len(selecting)} have "
+            f"{labels.val}; make it smaller or choose another dataset.labels.val"
         )
     used = np.zeros(groups.max() + 1, bool)
-    used[groups[candidates[: train + val]]] = True
+    used[groups[np.concatenate([candidates[:train], selecting[:val]])]] = True
     free = order[~used[groups[order]]]
     scored = free[~np.isnan(test_y[free])]
     if not len(scored):
-        raise UserError(f"protocol.test: no graph outside train and val has {test_label}; make train or val smaller")
+        raise UserError(f"protocol.test: no graph outside train and val has {labels.test}; make train or val smaller")
     test = len(scored) if str(config.test) == "all" else parse_size(config.test, len(scored), "protocol.test")
     return Split(
         train=candidates[:train],
-        val=candidates[train : train + val],
+        val=selecting[:val],
         test=np.sort(scored[:test]),
         rest=None,
         excluded={
             "same graph as one that trains or selects": int(len(order) - len(free) - train - val),
-            f"no {test_label}": len(free) - len(scored),
+            f"no {labels.test}": len(free) - len(scored),
         },
         leaks="",
     )
@@ -110,8 +111,8 @@ def prove_disjoint(store: GraphStore, parts: Split) -> None:
         seen[groups[rows]] = number
 
 
-def _require_labels(store: GraphStore, rows: Rows, values: NDArray[np.float64], label: str) -> None:
-    missing = rows[np.isnan(values[rows])]
+def _require_labels(store: GraphStore, rows: Rows, label: str) -> None:
+    missing = rows[np.isnan(store.label(label)[rows])]
     if len(missing):
         key = store.keys(missing[:1])[0]
         raise UserError(

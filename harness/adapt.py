@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from datasets.base import EpochSampler, GraphRows, LabelConfig, Rows
+from datasets.base import EpochSampler, GraphRows, Rows
 from datasets.errors import UserError
 from datasets.graph import GraphBatch
 from datasets.measured import NAME, PROTOCOL, Measured, MeasuredConfig
 from datasets.nnlqp_corpus import LABEL
-from datasets.protocol_types import ProtocolConfig
+from datasets.protocol_types import LabelConfig, ProtocolConfig
 from harness.config import ExperimentConfig, TrainerConfig
 from harness.evaluation import Predictions, by_size, predict
 from harness.experiment import build_data, build_predictor

@@ -116,7 +116,7 @@ def test_describe_shows_what_the_store_holds_in_80_columns(narbench, toy, monkey
         assert re.search(rf"^{name} +fraction +{len(values)} +{figures}", out, re.M)
     assert re.search(r"^params +count +60 ", out, re.M)
     assert re.search(r"^noise ceiling tau b +seed_vs_seed 0.81", out, re.M)
-    assert re.search(r"^paper +toy: 5 of the 6 rows have no a", re.sub(r"\s*\n\s+", " ", out), re.M)
+    assert re.search(r"^paper +toy: 4 of the 4 rows have no a", re.sub(r"\s*\n\s+", " ", out), re.M)
     assert re.search(r"^strict +4 +2 +\d+ ", out, re.M)
     assert "b, fraction" in out
     assert sum(int(n) for n in re.findall(r"^ +(?:<|≥|[\d.]+ -) [\d.]+ \S* ?(\d+)$", out, re.M)) == 60

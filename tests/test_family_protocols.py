@@ -9,10 +9,11 @@ import pytest
 from stores import hashed_store
 
 from datasets.errors import UserError
-from datasets.protocol_types import ProtocolConfig
+from datasets.protocol_types import LabelConfig, ProtocolConfig
 from datasets.protocols import prove_disjoint, split
 
 NAN = float("nan")
+LABELS = LabelConfig("a", "a", "b")
 
 
 def config(name, train="all", val="20%", select="validation", seed=0, **rest):
@@ -39,7 +40,7 @@ def platforms(tmp_path):
 
 
 def parts_of(store, **values):
-    parts = split(store, config(**values), "a", "b")
+    parts = split(store, config(**values), LABELS)
     if not parts.leaks:
         prove_disjoint(store, parts)
     return parts
@@ -104,6 +105,35 @@ def test_unlabelled_rows_are_left_out_and_counted(tmp_path):
     assert parts.excluded["no label"] == 2
     assert 95 not in parts.test
     assert 3 not in {*parts.train, *parts.val}
+
+
+@pytest.fixture
+def half_selecting(tmp_path):
+    """Two rows of each of fifty graphs; every odd row and the first ten graphs have no ``b``."""
+    b = [NAN if row % 2 or row < 20 else 1.0 for row in range(100)]
+    return hashed_store(tmp_path / "s", [row // 2 for row in range(100)], [1.0] * 100, b, family=["vgg"] * 100)
+
+
+def test_rows_without_the_validation_label_never_select(half_selecting):
+    parts = split(half_selecting, config("in_domain", val=7), LabelConfig("a", "b", "a"))
+    assert len(parts.val) == 7
+    assert not np.isnan(half_selecting.label("b")[parts.val]).any()
+    assert parts.excluded["no label"] == 7  # the twins of those that select
+    assert len(parts.train) == 100 - 10 - 7 - 7
+    prove_disjoint(half_selecting, parts)
+
+
+def test_selection_on_test_skips_rows_without_the_validation_label(half_selecting, tmp_path):
+    labels = LabelConfig("a", "b", "a")
+    parts = split(half_selecting, config("in_domain", select="test"), labels)
+    assert parts.test.tolist() == list(range(90, 100))
+    assert parts.val.tolist() == [90, 92, 94, 96, 98]
+    store = hashed_store(tmp_path / "none", list(range(20)), [1.0] * 20, [NAN] * 20, family=["vgg"] * 20)
+    for select in ("validation", "test"):
+        with pytest.raises(
+            UserError, match=r"protocol.val: no row that may select has b; choose another dataset.labels.val"
+        ):
+            split(store, config("in_domain", select=select), labels)
 
 
 def test_part_of_the_test_set(families):

@@ -9,10 +9,11 @@ import pytest
 from stores import hashed_store
 
 from datasets.errors import UserError
-from datasets.protocol_types import ProtocolConfig, Split, parse_size
+from datasets.protocol_types import LabelConfig, ProtocolConfig, Split, parse_size
 from datasets.protocols import prove_disjoint, split
 
 NAN = float("nan")
+AB = LabelConfig("a", "a", "b")
 
 
 def config(name="strict", train=2, val=1, test="all", seed=0) -> ProtocolConfig:
@@ -73,34 +74,42 @@ def test_what_is_no_size_names_its_key(value):
 
 def test_paper_takes_rows_in_order_and_tests_on_all(tmp_path):
     store = hashed_store(tmp_path / "s", [0, 0, 1, 2, 3, 3, 4, 5], list(range(8)), list(range(8)))
-    parts = split(store, config("paper", train=3, val="25%"), "a", "b")
+    parts = split(store, config("paper", train=3, val="25%"), AB)
     assert parts.train.tolist() == [0, 1, 2]
     assert parts.val.tolist() == [3, 4]
     assert parts.test.tolist() == list(range(8))
     assert parts.rest.tolist() == [5, 6, 7]
     assert parts.excluded == {}
     assert "test contains the training and validation graphs" in parts.leaks
-    smaller = split(store, config("paper", train=3, val=2, test=6), "a", "b")
+    smaller = split(store, config("paper", train=3, val=2, test=6), AB)
     assert (smaller.test.tolist(), smaller.rest.tolist()) == (list(range(6)), [5])
-    assert split(store, config("paper", train=3, val="25%", seed=77), "a", "b").sha256 == parts.sha256
+    assert split(store, config("paper", train=3, val="25%", seed=77), AB).sha256 == parts.sha256
 
 
 def test_paper_refuses_missing_labels_naming_row_and_key(tmp_path):
     a, b = [0, 1, NAN, 3, NAN], [0, 1, 2, 3, NAN]
     store = hashed_store(tmp_path / "s", [0, 1, 2, 3, 4], a, b)
-    with pytest.raises(UserError, match=r"toy: 1 of the 4 rows have no a \(NaN\), first row 2 \(g2\).*protocol=strict"):
-        split(store, config("paper", train=3, val=1), "a", "b")
+    with pytest.raises(UserError, match=r"toy: 1 of the 3 rows have no a \(NaN\), first row 2 \(g2\).*protocol=strict"):
+        split(store, config("paper", train=3, val=1), AB)
     with pytest.raises(UserError, match=r"toy: 1 of the 5 rows have no b \(NaN\), first row 4 \(g4\)"):
-        split(store, config("paper", train=1, val=1), "a", "b")
-    assert split(store, config("paper", train=1, val=1, test=4), "a", "b").test.tolist() == [0, 1, 2, 3]
+        split(store, config("paper", train=1, val=1), AB)
+    assert split(store, config("paper", train=1, val=1, test=4), AB).test.tolist() == [0, 1, 2, 3]
+
+
+def test_paper_needs_the_validation_label_of_validation_rows_only(tmp_path):
+    store = hashed_store(tmp_path / "s", [0, 1, 2, 3], [0, 1, 2, 3], [NAN, 1, NAN, 3])
+    labels = LabelConfig("a", "b", "a")
+    assert split(store, config("paper", train=1, val=1), labels).val.tolist() == [1]
+    with pytest.raises(UserError, match=r"toy: 1 of the 2 rows have no b \(NaN\), first row 2 \(g2\)"):
+        split(store, config("paper", train=1, val=2), labels)
 
 
 def test_paper_refuses_sizes_that_do_not_fit(tmp_path):
     store = hashed_store(tmp_path / "s", [0, 1, 2, 3], [0] * 4, [0] * 4)
     with pytest.raises(UserError, match=r"protocol.train=3 and protocol.val=2 exceed the 4 graphs"):
-        split(store, config("paper", train=3, val=2), "a", "b")
+        split(store, config("paper", train=3, val=2), AB)
     with pytest.raises(UserError, match=r"protocol.test=0 means 0 graphs"):
-        split(store, config("paper", test=0), "a", "b")
+        split(store, config("paper", test=0), AB)
 
 
 def test_strict_on_a_store_small_enough_to_do_by_hand(tmp_path):
@@ -109,7 +118,7 @@ def test_strict_on_a_store_small_enough_to_do_by_hand(tmp_path):
     b = [1, 1, 1, 1, 1, NAN, 1, 1]
     store = hashed_store(tmp_path / "s", groups, a, b)
     for seed in range(20):
-        parts = split(store, config(seed=seed), "a", "b")
+        parts = split(store, config(seed=seed), AB)
         rng = np.random.default_rng(seed)
         order = [row for row in rng.permutation(8) if not np.isnan(a[row])]
         distinct = rng.permutation(
@@ -128,9 +137,25 @@ def test_strict_on_a_store_small_enough_to_do_by_hand(tmp_path):
         assert parts.leaks == ""
 
 
+def test_strict_selects_on_rows_with_the_validation_label(duplicated):
+    same, other = (split(duplicated, config(train=12, val=8), labels) for labels in (AB, LabelConfig("a", "b", "a")))
+    assert np.isnan(duplicated.label("b")[same.val]).any()
+    assert not np.isnan(duplicated.label("b")[other.val]).any()
+    assert other.train.tolist() == same.train.tolist()
+    assert len(other.val) == 8
+    assert sum(map(len, (other.train, other.val, other.test))) + sum(other.excluded.values()) == 300
+    prove_disjoint(duplicated, other)
+
+
+def test_strict_refuses_more_validation_graphs_than_have_the_label(tmp_path):
+    store = hashed_store(tmp_path / "s", list(range(8)), [1] * 8, [1] + [NAN] * 7)
+    with pytest.raises(UserError, match=r"protocol.val=2: of the 6 graphs that do not train, [01] have b"):
+        split(store, config(val=2), LabelConfig("a", "b", "a"))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_strict_is_disjoint_by_graph_however_many_duplicates_there_are(duplicated, seed):
-    parts = split(duplicated, config(train="30%", val=8, seed=seed), "a", "b")
+    parts = split(duplicated, config(train="30%", val=8, seed=seed), AB)
     train, val, test = (graph_ids(duplicated, rows) for rows in (parts.train, parts.val, parts.test))
     assert not train & val | train & test | val & test
     assert len(train) == len(parts.train) == 12
@@ -143,34 +168,34 @@ def test_strict_is_disjoint_by_graph_however_many_duplicates_there_are(duplicate
 
 
 def test_strict_is_a_function_of_its_seed(duplicated):
-    digests = [split(duplicated, config(train=10, val=5, seed=seed), "a", "b").sha256 for seed in (0, 0, 1, 2)]
+    digests = [split(duplicated, config(train=10, val=5, seed=seed), AB).sha256 for seed in (0, 0, 1, 2)]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
 
 def test_a_smaller_strict_training_set_is_part_of_a_larger_one(duplicated):
-    small, large = (split(duplicated, config(train=n, val=5), "a", "b").train.tolist() for n in (4, 15))
+    small, large = (split(duplicated, config(train=n, val=5), AB).train.tolist() for n in (4, 15))
     assert large[:4] == small
 
 
 def test_strict_test_can_be_cut(duplicated):
-    whole = split(duplicated, config(train=10, val=5), "a", "b").test
-    part = split(duplicated, config(train=10, val=5, test=30), "a", "b").test
+    whole = split(duplicated, config(train=10, val=5), AB).test
+    part = split(duplicated, config(train=10, val=5, test=30), AB).test
     assert len(part) == 30
     assert set(part) < set(whole)
     assert part.tolist() == sorted(part)
     with pytest.raises(UserError, match=rf"protocol.test=300 means 300 graphs; choose 1 to {len(whole)}"):
-        split(duplicated, config(train=10, val=5, test=300), "a", "b")
+        split(duplicated, config(train=10, val=5, test=300), AB)
 
 
 def test_strict_refuses_sizes_that_leave_nothing(duplicated, tmp_path):
     with pytest.raises(UserError, match=r"protocol.train=35 and protocol.val=5 leave nothing to test of the 40"):
-        split(duplicated, config(train=35, val=5), "a", "b")
+        split(duplicated, config(train=35, val=5), AB)
     with pytest.raises(UserError, match=r"protocol.train=41 means 41 graphs; choose 1 to 40"):
-        split(duplicated, config(train=41), "a", "b")
+        split(duplicated, config(train=41), AB)
     store = hashed_store(tmp_path / "s", [0, 1, 2, 3], [1, 1, 1, 1], [NAN] * 4)
     with pytest.raises(UserError, match=r"no graph outside train and val has b"):
-        split(store, config(), "a", "b")
+        split(store, config(), AB)
 
 
 def test_the_digest_is_that_of_the_rows_of_each_role():
@@ -199,4 +224,4 @@ def test_a_graph_in_two_roles_is_named(tmp_path):
 
 def test_an_unknown_protocol_lists_the_known_ones(duplicated):
     with pytest.raises(UserError, match=r"protocol.name=papers: unknown; choose one of paper, strict"):
-        split(duplicated, config("papers"), "a", "b")
+        split(duplicated, config("papers"), AB)

@@ -109,11 +109,10 @@ def _features(store: GraphStore) -> Table:
 
 
 def _protocols(benchmark: Benchmark, store: GraphStore) -> Table:
-    labels = benchmark.config.labels
     table = _table("protocol", number=("train", "val", "test"), last="remarks")
     for name in VERSIONS:
         try:
-            parts = split(store, replace(benchmark.protocol, name=name), labels.train, labels.test)
+            parts = split(store, replace(benchmark.protocol, name=name), benchmark.config.labels)
         except UserError as error:
             table.add_row(name, "", "", "", str(error))
             continue
