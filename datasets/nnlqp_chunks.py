@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 from rich.console import Console
@@ -96,7 +97,7 @@ def read_all(
 
 
 def _read_chunk(networks: Sequence[Network], folder: Path, features: str) -> Networks:
-    results = read_networks([NetworkFile(folder / path, batch) for path, batch in networks], features)
+    results = map(_usable, read_networks([NetworkFile(folder / path, batch) for path, batch in networks], features))
     named = list(zip(networks, results, strict=True))
     read = {network: graph for network, graph in named if isinstance(graph, NetworkGraph)}
     failed = {network: error for network, error in named if isinstance(error, UserError)}
@@ -106,6 +107,19 @@ def _read_chunk(networks: Sequence[Network], folder: Path, features: str) -> Net
     unknown: Counter[str] = sum((graph.unknown for graph in read.values()), Counter())
     table = join(list(read.values()), [name(network) for network in read], {}).table()
     return Networks([table.replace_schema_metadata({"unknown": json.dumps(unknown)})], failures)
+
+
+def _usable(result: NetworkGraph | UserError) -> NetworkGraph | UserError:
+    """The result, or an error for node features that are not finite: one such network makes a whole training NaN."""
+    if isinstance(result, UserError):
+        return result
+    finite = np.isfinite(np.concatenate([result.attributes, result.output_shape], 1)).all(1)
+    if finite.all():
+        return result
+    return UserError(
+        f"the features of {result.names[int(finite.argmin())]!r} are not finite numbers, as NNLQP's code makes them of an "
+        "input of rank 0; dataset.features=fixed reads it"
+    )
 
 
 def _cache_file(scratch: Path | None, folder: Path, networks: Sequence[Network], features: str) -> Path | None:

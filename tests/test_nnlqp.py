@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nnlqp_folders import chain, chains, write_networks, write_table
-from onnx_models import small_network
+from onnx_models import model, node, small_network, tensor
 
 import narbench as api
 from datasets import nnlqp_chunks
@@ -224,6 +224,21 @@ def test_files_that_cannot_be_read_are_named(narbench):
     assert prepare(narbench, "--allow-missing")[1].startswith("nnlqp: 19 graphs"), "files added later are read"
     write_networks(folder, {"shallow/001.onnx": chain(5, 1)})
     assert prepare(narbench)[1].startswith("nnlqp: 20 graphs")
+
+
+def test_networks_whose_features_are_not_finite_cannot_be_used(narbench):
+    chains(Path("data"), 3)
+    built = model([node("Mul", "x s", "y")], [tensor("x", 1, 4), tensor("s")], ["y"])
+    write_networks(Path("data/unseen_structure"), {"onnx/deep/001.onnx": built})
+    status, _, err = prepare(narbench)
+    reason = "onnx/deep/001.onnx: the features of 's' are not finite numbers"
+    assert (status, reason in err, "dataset.features=fixed" in err, stores()) == (2, True, True, [])
+    status, _, err = prepare(narbench, "--allow-missing")
+    assert (status, "1 of 6 rows left out" in err, reason in err) == (0, True, True)
+    (store,) = stores()
+    assert len(store) == 5
+    assert np.isfinite(store.output_shape.values).all()
+    assert len(Corpus("nnlqp", "fixed").read(Path("data/unseen_structure/gt.txt"))[0].keys) == 6
 
 
 def test_a_damaged_file_is_refused_at_every_call(narbench):
