@@ -113,7 +113,7 @@ def read_tfrecord(path: Path) -> tuple[Columns, Manifest]:
         for number, payload in enumerate(records(file)):
             try:
                 modules.add(payload)
-            except (ValueError, struct.error) as error:
+            except (ValueError, OverflowError, RecursionError, struct.error) as error:
                 refuse(f"{path}: record {number}{_name(payload)}: {error}")
     columns = modules.columns(str(path))
     repeats = {str(n): int(count) for n, count in zip(*np.unique(modules.repeats, return_counts=True), strict=True)}
@@ -126,14 +126,14 @@ def records(file: BinaryIO) -> Iterator[bytes]:
     Raises:
         UserError: if a length does not match its CRC or the file ends within a record.
     """
-    number = 0
+    number, size = 0, Path(file.name).stat().st_size
     while header := file.read(12):
         if len(header) < 12:
             refuse(f"{file.name}: record {number}: the file ends within it")
         if not _length_is_sound(header):
             refuse(f"{file.name}: record {number}: its length does not match its checksum")
         length = int.from_bytes(header[:8], "little")
-        record = file.read(length + 4)
+        record = file.read(min(length, size) + 4)
         if len(record) < length + 4:
             refuse(f"{file.name}: record {number}: the file ends within it")
         yield record[:length]

@@ -66,15 +66,15 @@ def read_result(states: Mapping[int, Any], cell: str, where: str) -> Result:
         costs = _trials(states[200], "cifar10-valid", 200) or _trials(states[200], "cifar10", 200)
         return Result(
             cell=cell,
-            params=round(_mean([trial["params"] for trial in costs]) * 1e6),
-            flops=round(_mean([trial["flop"] for trial in costs]) * 1e6),
+            params=_millions([trial["params"] for trial in costs], "params"),
+            flops=_millions([trial["flop"] for trial in costs], "flop"),
             labels={
                 f"{name}_{epochs}ep": _accuracy(_trials(states[epochs], dataset, epochs), f"{split}@{epochs - 1}")
                 for epochs in EPOCHS
                 for name, (dataset, split) in SPLITS.items()
             },
         )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{where}: not of the official layout ({error!r}); download it again") from None
 
 
@@ -113,6 +113,14 @@ def _accuracy(trials: list[Mapping[str, Any]], key: str) -> float:
     if not 0 <= percent <= 100:
         raise ValueError(f"{key} is {percent:g}, no accuracy in percent")
     return percent / 100
+
+
+def _millions(values: list[float], key: str) -> int:
+    """The mean of a cost in millions, as a number."""
+    cost = _mean(values) * 1e6
+    if not 0 <= cost < 2**63:
+        raise ValueError(f"{key} is {cost / 1e6:g} million, no cost of a cell")
+    return round(cost)
 
 
 def _mean(values: list[float]) -> float:

@@ -12,6 +12,9 @@ from datasets.errors import UserError
 COLUMNS = "id, ONNX path, batch size, latency in ms, family, platform id and, in all rows or none, stage"
 STAGES = ("train", "test")
 
+MAX_DIGITS = 18
+"""Most digits of a batch size or platform id."""
+
 PLATFORMS = {
     1: "gpu-gtx1660-trt7.1-fp32",
     2: "cpu-openppl-fp32",
@@ -97,8 +100,10 @@ def _parse(where: str, fields: Sequence[str], width: int) -> Measurement:
 
 
 def _integer(text: str, where: str, what: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < least:
-        raise UserError(f"{where}: {what} {text!r} is no whole number from {least} on; the columns are {COLUMNS}")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS) or int(text) < least:
+        raise UserError(
+            f"{where}: {what} {text[: MAX_DIGITS + 1]!r} is no whole number from {least} on; the columns are {COLUMNS}"
+        )
     return int(text)
 
 

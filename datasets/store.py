@@ -32,6 +32,14 @@ from datasets.ragged import Ragged
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("name", "task", "hash_rule", "fingerprint"), str),
+    **dict.fromkeys(("labels", "static", "source", "notes", "attributes"), dict),
+    **dict.fromkeys(("rows", "schema_version"), int),
+    "operations": list,
+}
+"""What each key of a manifest is."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -164,13 +172,19 @@ class GraphStore:
                 table = pa.ipc.open_file(pa.memory_map(str(arrow))).read_all()
             else:
                 table = pa.parquet.read_table(parquet)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise UserError(
                 f"{folder}: the graph table is unreadable ({error}); delete the folder and prepare again"
             ) from None
         if table.num_rows != manifest.rows:
             raise UserError(
                 f"{folder}: {table.num_rows} rows where the manifest says {manifest.rows}; delete it and prepare again"
+            )
+        named = {"key", "hash", "ops", "edges", *(f"static.{name}" for name in manifest.static)}
+        missing = sorted({*named, *(f"label.{name}" for name in manifest.labels)} - set(table.column_names))
+        if missing:
+            raise UserError(
+                f"{folder}: the graph table has no column {', '.join(missing)}; delete the folder and prepare again"
             )
         return cls(table, manifest, folder)
 
@@ -345,12 +359,19 @@ def _read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{folder}: no store here ({MANIFEST} is missing); run `narbench data prepare`") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete the folder and prepare again") from None
-    if content.get("schema_version") != SCHEMA_VERSION:
-        found = content.get("schema_version")
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not the manifest of a store; delete the folder and prepare again")
+    if (found := content.get("schema_version")) != SCHEMA_VERSION:
         raise UserError(
             f"{path}: schema version {found}, this narbench reads {SCHEMA_VERSION}; delete the folder and prepare again"
+        )
+    content = {"notes": {}, "attributes": {}, **content}
+    unfit = sorted(key for key in {*_KINDS, *content} if not isinstance(content.get(key), _KINDS.get(key, ())))
+    if unfit:
+        raise UserError(
+            f"{path}: {', '.join(unfit)}: missing, of the wrong type or unknown; delete the folder and prepare again"
         )
     return Manifest(**{**content, "operations": tuple(content["operations"])})
 

@@ -141,10 +141,22 @@ def _metrics(change):
     )
 
 
+def _first_length(length):
+    """A file whose first length is another one, checksum included."""
+    head = struct.pack("<Q", length)
+    return _bytes(lambda data, first: head + make.masked(head) + data[12:])
+
+
 BAD_RECORDS = {
     "truncated payload": (_bytes(lambda data, first: data[:-30]), r"record 19: the file ends within it"),
     "truncated header": (_bytes(lambda data, first: data[: first + 5]), r"record 1: the file ends within it"),
     "no checksum at the end": (_bytes(lambda data, first: data[:-4]), r"record 19: the file ends within it"),
+    "length beyond memory": (_first_length(2**45), r"record 0: the file ends within it"),
+    "length beyond any file": (_first_length(2**63), r"record 0: the file ends within it"),
+    "nested too deep": (
+        _bytes(lambda data, first: data[:first] + make.framed(b"[" * 100_000)),
+        r"record 1: maximum recursion depth",
+    ),
     "corrupted length": (_bytes(lambda data, first: data[:first] + b"\xff" + data[first + 1 :]), r"record 1: its length"),
     "corrupted length checksum": (_bytes(lambda data, first: data[:8] + b"\0\0" + data[10:]), r"record 0: its length"),
     "empty": (_bytes(lambda data, first: b""), r"no records"),
@@ -186,6 +198,10 @@ BAD_RECORDS = {
     "no parameters": (
         _metrics(lambda data: data[: data.rindex(b"\x10", 0, -9)]),
         r"record 1 .*lack evaluation_data or trainable",
+    ),
+    "parameters beyond 64 bits": (
+        _metrics(lambda data: data[: data.rindex(b"\x10", 0, -9)] + b"\x10" + make.varint(2**70)),
+        r"record 1 \(module \w{32}\): int too big",
     ),
     "accuracy in percent": (_metrics(lambda data: make.metrics(Run(CELLS[0], 90.0))), r"record 1 .*not fractions"),
     "accuracy NaN": (_metrics(lambda data: make.metrics(Run(CELLS[0], test=float("nan")))), r"record 1 .*not fractions"),

@@ -225,6 +225,12 @@ def damage_of_content():
     def no_costs(content):
         content["arch2infos"][0]["full"]["dataset_seed"] = {}
 
+    def cost(value):
+        def damage(content):
+            content["arch2infos"][1]["full"]["all_results"]["cifar10-valid", 777]["params"] = value
+
+        return damage
+
     def tensor(content):
         content["arch2infos"][0]["full"]["all_results"]["cifar10-valid", 777]["params"] = torch.ones(1)
 
@@ -241,6 +247,8 @@ def damage_of_content():
         no_number: "architecture 1: .*'high'",
         no_percent: "architecture 1: .*no accuracy in percent",
         no_costs: "architecture 0: .*no CIFAR-10 training of 200 epochs",
+        **{cost(value): "architecture 1: .*params is" for value in (math.inf, -math.inf, 1e300, -1e3, math.nan)},
+        cost(10**400): "architecture 1: .*OverflowError",
         tensor: "architecture 0: not of the official layout",
     }
 

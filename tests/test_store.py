@@ -246,9 +246,17 @@ def test_a_missing_table_and_a_missing_store_are_refused(tmp_path, columns):
         ({"schema_version": 2}, "schema version 2, this narbench reads 1; delete the folder"),
         ({"schema_version": None}, "schema version None"),
         ({"rows": 59}, "60 rows where the manifest says 59"),
+        ({"rows": "60"}, "manifest.json: rows: missing, of the wrong type or unknown"),
+        (
+            {"labels": ["a", "b"], "operations": 4},
+            "manifest.json: labels, operations: missing, of the wrong type or unknown",
+        ),
+        ({"colour": "red"}, "manifest.json: colour: missing, of the wrong type or unknown; delete the folder"),
+        ({"labels": {"a": "fraction", "c": "fraction"}}, r"s: the graph table has no column label.c; delete the folder"),
+        ({"static": {"flops": "count"}}, r"s: the graph table has no column static.flops"),
     ],
 )
-def test_a_manifest_of_another_version_or_size_is_refused(tmp_path, columns, change, message):
+def test_a_manifest_that_does_not_fit_is_refused(tmp_path, columns, change, message):
     write_store(tmp_path / "s", columns, manifest())
     path = tmp_path / "s" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -256,11 +264,31 @@ def test_a_manifest_of_another_version_or_size_is_refused(tmp_path, columns, cha
         GraphStore.open(tmp_path / "s")
 
 
-@pytest.mark.parametrize("content", [b'{"name": "t', b"\xff\xfe\x00"])
-def test_a_damaged_manifest_is_refused(tmp_path, columns, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"name": "t', "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "not the manifest of a store"),
+        (
+            b'{"schema_version": 1, "rows": 60}',
+            "fingerprint, hash_rule, labels, name, operations, source, static, task: missing",
+        ),
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path, columns, content, message):
     write_store(tmp_path / "s", columns, manifest())
     (tmp_path / "s" / "manifest.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"manifest.json: not valid JSON"):
+    with pytest.raises(UserError, match=f"manifest.json: {message}"):
+        GraphStore.open(tmp_path / "s")
+
+
+def test_a_table_without_a_column_is_refused(tmp_path, columns):
+    write_store(tmp_path / "s", columns, manifest(), "parquet")
+    path = tmp_path / "s" / "graphs.parquet"
+    pa.parquet.write_table(pa.parquet.read_table(path).drop_columns(["edges", "hash"]), path)
+    with pytest.raises(UserError, match=r"s: the graph table has no column edges, hash; delete the folder"):
         GraphStore.open(tmp_path / "s")
 
 
