@@ -150,7 +150,7 @@ def test_the_published_transfer(tmp_path):
 
 
 def test_init_carries_the_encoder_bit_for_bit(home):
-    """Steps too small for float32 leave a run what it started from: the encoder of ``init`` and the head of a fresh predictor."""
+    """Steps too small for float32 leave a run what it started from: the encoder of ``init``, a fresh predictor's head."""
     data = ("dataset=nnlqp", f"dataset.root={home / 'a'}", f"dataset.cache={home / 'cache'}", "val=4", *SMALL)
     still = ("recipe.epochs=1", "recipe.lr=1e-30", "seed=7")
     started = api.run(*data, *still, f"init={home / 'run'}", f"out={home / 'started'}").record
