@@ -123,7 +123,7 @@ class Columns:
         return {name: column for name, column in columns.items() if column is not None}
 
     def check(self, operations: Sequence[str], source: str) -> None:
-        """Refuse unknown operations and edges that do not run forward.
+        """Refuse keys that occur twice, unknown operations and edges that do not run forward.
 
         Raises:
             UserError: naming the source and the first offending key.
@@ -133,6 +133,10 @@ class Columns:
         for name, column in self.node_features().items():
             if not np.array_equal(column.offsets, self.ops.offsets) or column.values.shape[1] != widths[name]:
                 raise ValueError(f"{name} {column.values.shape} does not fit {len(self.ops.values)} nodes")
+        distinct, first = np.unique(np.asarray(self.keys), return_index=True)
+        if len(distinct) < len(self.keys):
+            row = np.setdiff1d(np.arange(len(self.keys)), first)[0]
+            raise UserError(f"{source}: row {row}: key {self.keys[row]} occurs before; give every graph once")
         graph = np.repeat(np.arange(len(self.ops)), self.ops.counts)
         unknown = np.flatnonzero((self.ops.values < 0) | (self.ops.values >= len(operations)))
         if len(unknown):

@@ -23,7 +23,7 @@ from harness.config import compose, plain, typed
 from harness.experiment import Result
 from harness.records import CONFIG, RunFolder
 from harness.registry import load
-from harness.show import show_result
+from harness.show import show_result, show_runs
 from harness.stacked_runs import run_seeds
 
 
@@ -174,6 +174,9 @@ def _show(job: Job, outcome: Outcome, count: str) -> None:
 
 
 def _summarise(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
+    results = [result for number in sorted(outcomes) for result in outcomes[number].results]
+    if len(results) > 1:
+        show_runs([(result.folder.path, result.record) for result in results])
     failed = [number for number in sorted(outcomes) if outcomes[number].error]
     for reason, count in Counter(outcome.skipped for outcome in outcomes.values() if outcome.skipped).items():
         Console().print(f"{count} of {len(jobs)} runs were not started: {reason}", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def load(target: str) -> type:
     if not isinstance(found, type):
         raise UserError(f"target {target!r}: {name} is not a class; name one")
     return found
+
+
+@cache
+def reads(predictor: str, dataset: str) -> bool:
+    """Whether a predictor reads the graphs of a benchmark: whole networks, which not all do, or cells."""
+    defaults = OmegaConf.select(OmegaConf.load(CONF / "dataset" / f"{dataset}.yaml"), "defaults", default=[])
+    whole_networks = any("override /networks" in entry for entry in defaults)
+    return not whole_networks or bool(load(target("predictor", predictor)).whole_networks)  # type: ignore[attr-defined]
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,7 @@ def test_local_processes(grid):
     assert found == [("flops", 0), ("flops", 1), ("knn", 0), ("knn", 1)]
     assert status == 2
     assert out.count("results in") == 4
+    assert len(re.findall(r"^ (flops|knn) +digits201 +strict +400 +[01] ", out, re.MULTILINE)) == 4, "a table of all"
     assert "4 of 8 runs failed; the others are kept" in err
     assert "predictor=knn seed=1 train=9999: protocol.train=9999 means" in err
 

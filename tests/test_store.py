@@ -159,6 +159,12 @@ def test_an_unknown_operation_names_file_and_key(tmp_path, columns, operation):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_key_that_occurs_twice_names_file_row_and_key(tmp_path, columns):
+    columns.keys[3] = columns.keys[1]
+    with pytest.raises(UserError, match=rf"row 3: key {columns.keys[1]} occurs before"):
+        write_store(tmp_path / "s", columns, manifest())
+
+
 @pytest.mark.parametrize(("edge", "count"), [((1, 0), 2), ((1, 1), 2), ((0, 2), 2), ((-1, 1), 2)])
 def test_a_cycle_or_an_edge_out_of_the_graph_names_file_and_key(tmp_path, edge, count):
     columns = Columns(

@@ -501,6 +501,15 @@ def test_wrong_published_figures_are_named(tmp_path, line, message):
     assert str(path) in str(error.value)
 
 
+def test_what_a_predictor_cannot_read_is_not_missing(tmp_path, runs):
+    text = DEFINITION.format(metric="mape_percent", dataset="ortcpu", protocols="in_domain", train="null")
+    (tmp_path / "t.yaml").write_text(text.replace("nnformer", "narformer"))
+    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).output
+    assert "predictor=knn dataset=ortcpu protocol=in_domain" in output
+    assert "narformer" not in output
+
+
 def test_costs_of_several_kinds_in_one_table(runs, tmp_path):
     """Means over seeds of what records say, without ranks; a cost that no record says is no failure."""
     for seed, seconds in ((0, 10.0), (1, 30.0)):

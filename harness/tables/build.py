@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.metric_facts import COSTS, METRICS, Metric
 from harness.progress import track
+from harness.registry import reads
 from harness.tables.cells import Cell, Summary, find_cell
 from harness.tables.comparison import compare, holm
 from harness.tables.definition import Column, Definition, Row
@@ -131,8 +132,13 @@ def _entry(
         cell=cell,
         summary=cell.summary(column.metric),
         published=find_published(published, row, column, column.metric),
-        missing=tuple(seed for seed in definition.seeds if seed not in cell.runs),
+        missing=missing_seeds(row, column, definition.seeds, cell),
     )
+
+
+def missing_seeds(row: Row, column: Column, seeds: Sequence[int], cell: Cell) -> tuple[int, ...]:
+    """Seeds that a cell lacks; none where the predictor cannot read the benchmark."""
+    return tuple(seed for seed in seeds if seed not in cell.runs) if reads(row.predictor, column.dataset) else ()
 
 
 def _ranked(column: Sequence[Entry], metric: str) -> list[Entry]:

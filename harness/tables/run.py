@@ -16,8 +16,8 @@ from harness.config import ExperimentConfig, compose, config_hash, typed
 from harness.experiment import build_data
 from harness.grid import Job
 from harness.records import RunFolder
-from harness.tables.build import Entry
-from harness.tables.cells import find_cell
+from harness.tables.build import Entry, missing_seeds
+from harness.tables.cells import Cell, find_cell
 from harness.tables.definition import Definition
 from harness.tables.estimate import seconds
 from harness.tables.missing import overrides
@@ -82,7 +82,7 @@ def _entries(definition: Definition, records: Iterable[Recorded], only_missing: 
     for column in definition.single_columns():
         for row in definition.rows:
             cell = find_cell(records, row, column, definition.seeds)
-            missing = tuple(seed for seed in definition.seeds if not (only_missing and seed in cell.runs))
+            missing = missing_seeds(row, column, definition.seeds, cell if only_missing else Cell())
             yield Entry(row, column, cell, summary=None, published=None, missing=missing)
 
 
