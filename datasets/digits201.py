@@ -21,6 +21,7 @@ from datasets.base import Benchmark
 from datasets.cells201 import NODE_OPERATIONS
 from datasets.cells201_graphs import HASH_RULE, graph_columns
 from datasets.digits201_training import SEEDS, Recipe, load_images, train_all
+from datasets.embedded import open_embedded
 from datasets.sources import Source
 from datasets.store import Columns, GraphStore, Manifest, write_store
 
@@ -40,8 +41,12 @@ class Digits201(Benchmark):
         return ()
 
     def open_store(self) -> GraphStore:
-        """The committed store."""
-        return GraphStore.open(FOLDER)
+        """The committed store.
+
+        Raises:
+            UserError: if it was altered.
+        """
+        return open_embedded(FOLDER)
 
 
 def make(journal: Path, folder: Path, workers: int, recipe: Recipe | None = None) -> GraphStore:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.base import Benchmark
+from datasets.embedded import open_embedded
 from datasets.errors import UserError
 from datasets.nnlqp_corpus import Corpus
 from datasets.sources import Source
@@ -37,14 +38,14 @@ class OrtCpu(Benchmark):
         """The committed store.
 
         Raises:
-            UserError: if this installation comes without it.
+            UserError: if this installation comes without it, or it was altered.
         """
         if not (FOLDER / MANIFEST).exists():
             raise UserError(
                 f"ortcpu: no store in {FOLDER}; install narbench again, or make one: `narbench measure --out FOLDER`, then "
                 f"`narbench data make ortcpu --from FOLDER --out {FOLDER}`"
             )
-        return GraphStore.open(FOLDER)
+        return open_embedded(FOLDER)
 
 
 def make(measured: Path, folder: Path, workers: int | None = None) -> GraphStore:

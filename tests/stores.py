@@ -68,19 +68,3 @@ def hashed_store(folder: Path, groups: list[int], a: list[float], b: list[float]
         groups=named,
     )
     return write_store(folder, columns, manifest())
-
-
-def read_columns(store: GraphStore) -> Columns:
-    """The columns as another process would read them back from the container."""
-    table = store.table
-    return Columns(
-        keys=table["key"].to_pylist(),
-        hashes=store.hashes,
-        ops=store.ops,
-        edges=store.edges,
-        static={name: table[f"static.{name}"].to_numpy() for name in store.manifest.static},
-        labels={name: table[f"label.{name}"].to_numpy() for name in store.manifest.labels},
-        attributes=store.attributes,
-        output_shape=store.output_shape,
-        groups={name[6:]: table[name].to_pylist() for name in table.column_names if name.startswith("group.")},
-    )

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kendalltau
-from stores import read_columns
 
 from datasets import digits201, digits201_training
 from datasets.base import DatasetConfig, LabelConfig, LoadingConfig
@@ -32,6 +31,7 @@ from datasets.digits201_training import (
     sampled_cells,
     train_all,
 )
+from datasets.embedded import read_columns
 from datasets.errors import UserError
 from datasets.protocol_types import ProtocolConfig
 from datasets.store import fingerprint

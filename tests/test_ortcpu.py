@@ -1,14 +1,17 @@
 """``dataset=ortcpu``: what ``narbench measure`` leaves behind, as a benchmark."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from nnlqp_folders import chains
 
 import narbench as api
-from datasets import ortcpu
+from datasets import digits201, ortcpu
 from datasets.errors import UserError
 from datasets.onnx_graph import read_network
 from datasets.store import MANIFEST, GraphStore
@@ -73,6 +76,16 @@ def test_installation_without_the_store(tmp_path, monkeypatch):
     monkeypatch.setattr(ortcpu, "FOLDER", tmp_path)
     with pytest.raises(UserError, match=r"ortcpu: no store in .*narbench data make ortcpu --from"):
         benchmark("ortcpu").open_store()
+
+
+@pytest.mark.parametrize("module", [digits201, ortcpu])
+def test_a_committed_store_that_was_altered_is_refused(module, tmp_path, monkeypatch):
+    folder = shutil.copytree(module.FOLDER, tmp_path / "altered")
+    table = pa.parquet.read_table(folder / "graphs.parquet")
+    pa.parquet.write_table(table.take(list(range(len(table)))[::-1]), folder / "graphs.parquet")
+    monkeypatch.setattr(module, "FOLDER", folder)
+    with pytest.raises(UserError, match=r"altered: was altered"):
+        benchmark(module.__name__.rpartition(".")[2]).open_store()
 
 
 def test_committed_store():

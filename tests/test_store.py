@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from stores import OPERATIONS, manifest, random_columns, random_dag, read_columns
+from stores import OPERATIONS, manifest, random_columns, random_dag
 from torch_geometric.nn import SAGEConv, global_mean_pool
 from torch_geometric.utils import to_dense_adj
 
+from datasets.embedded import open_embedded, read_columns
 from datasets.errors import UserError
 from datasets.hashing import graph_hash
 from datasets.ragged import Ragged
@@ -123,6 +124,19 @@ def test_the_fingerprint_does_not_depend_on_the_container(tmp_path, columns):
     assert (tmp_path / "parquet" / "graphs.parquet").exists()
     assert stores[0].manifest.fingerprint == stores[1].manifest.fingerprint == fingerprint(columns)
     assert {fingerprint(read_columns(store)) for store in stores} == {fingerprint(columns)}
+
+
+@pytest.mark.parametrize("column", ["label.a", "static.params", "key", "extra"])
+def test_an_embedded_store_that_was_altered_is_refused(tmp_path, columns, column):
+    fresh = write_store(tmp_path / "s", columns, manifest(), "parquet")
+    assert open_embedded(tmp_path / "s").manifest == fresh.manifest
+    altered = {name: fresh.table[name] for name in fresh.table.column_names}
+    altered["static.extra" if column == "extra" else column] = pa.array(
+        altered.get(column, altered["label.b"]).to_pylist()[::-1]
+    )
+    pa.parquet.write_table(pa.table(altered), tmp_path / "s" / "graphs.parquet")
+    with pytest.raises(UserError, match=r"s: was altered: .* install narbench again"):
+        open_embedded(tmp_path / "s")
 
 
 def _bump(array, index=0):
