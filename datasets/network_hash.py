@@ -30,6 +30,9 @@ _ROUNDS = (
 def network_hash(ops: NDArray[Any], edges: NDArray[Any], features: NDArray[np.float32]) -> bytes:
     """The 16-byte canonical hash of a directed acyclic graph.
 
+    Time grows with the rounds: a chain of n equal operators takes about n / 2, that is quadratic time (2,000 operators half
+    a second, 10,000 ten seconds).
+
     Args:
         ops: operation ids (n,).
         edges: (parent, child) pairs (e, 2).

@@ -68,7 +68,8 @@ def memory(operator: Operator) -> int:
 def stored_parameters(file: OnnxFile, shapes: dict[str, Shape]) -> int:
     """Elements of all initializers, constants and parameters declared as inputs, each counted once.
 
-    Scalars, and tensors of whole numbers (shapes, axes, indices), text or truth values are settings, not parameters.
+    Scalars, tensors of int64 (shapes, axes, indices), text or truth values, and constants not given as a dense tensor are
+    settings, not parameters; other whole numbers, such as quantised weights, are parameters.
     """
     read, parameters = {name for node in file.nodes for name in node.inputs}, file.parameters
     kinds = {value.name: value.type.tensor_type.elem_type for value in file.graph.input if value.name in parameters}

@@ -361,6 +361,20 @@ def test_shared_parameters_count_once_and_settings_never():
     assert graph.static["memory"] == 4 * 8 + 16
 
 
+def test_constants_that_are_settings_by_their_type():
+    nodes = [
+        node("Constant", "", "n", value_ints=[-1, 4]),
+        node("Reshape", "x n", "r"),
+        node("Where", "mask r r", "a"),
+        node("Shape", "text", "size"),
+        node("Cast", "quantised", "w", to=TensorProto.FLOAT),
+        node("MatMul", "a w", "y"),
+    ]
+    kinds = {"mask": (TensorProto.BOOL, [2, 4]), "text": (TensorProto.STRING, [3]), "quantised": (TensorProto.INT8, [4, 5])}
+    tensors = [TensorProto(name=name, data_type=kind, dims=dims) for name, (kind, dims) in kinds.items()]
+    assert read(model(nodes, [tensor("x", 2, 4)], ["y"], tensors)).static["params"] == 4 * 5
+
+
 def test_matmul_is_known_only_when_fixed():
     graph = read(small_network(), 2, as_code=True)
     assert graph.unknown == Counter(MatMul=2)
