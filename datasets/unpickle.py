@@ -63,14 +63,24 @@ class _ScalarType:
         self.code = state[1] + self.code
 
 
-def _scalar(kind: _ScalarType, data: bytes) -> Any:
-    return np.frombuffer(data, kind.code, count=1)[0].item()
+class _Scalar:
+    """A pickled NumPy number as a Python number; a pickle could change the defaults of a function."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: _ScalarType, data: bytes) -> Any:
+        return np.frombuffer(data, kind.code, count=1)[0].item()
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"encoding {encoding!r}")
-    return text.encode("latin1")
+class _Latin1:
+    """Bytes that old pickles keep as text; a pickle could change the defaults of a function."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise ValueError(f"encoding {encoding!r}")
+        return text.encode("latin1")
 
 
 PLAIN: Allowed = MappingProxyType(
@@ -78,11 +88,11 @@ PLAIN: Allowed = MappingProxyType(
         "collections.OrderedDict": OrderedDict,
         "builtins.set": set,
         "__builtin__.set": set,
-        "_codecs.encode": _latin1,
+        "_codecs.encode": _Latin1(),
         **{
             f"numpy.{core}.multiarray.{name}": value
             for core in ("core", "_core")
-            for name, value in (("scalar", _scalar), ("_reconstruct", Skipped))
+            for name, value in (("scalar", _Scalar()), ("_reconstruct", Skipped))
         },
         "numpy.dtype": _ScalarType,
         "numpy.ndarray": Skipped,

@@ -64,14 +64,20 @@ def test_protocol_4_attribute_path_is_refused():
         loads(data, PLAIN, "f.pkl")
 
 
-def test_instance_state_cannot_change_what_a_later_file_means():
+@pytest.mark.parametrize("name", [*PLAIN, *TENSORS])
+@pytest.mark.parametrize("slots", [False, True])
+@pytest.mark.parametrize("attribute", ["new", "__defaults__", "__call__", "__class__"])
+def test_instance_state_cannot_change_what_a_later_file_means(name, slots, attribute):
     """BUILD may set attributes of an admitted global; the admitted ones must not be changed by it."""
-    for name in ("numpy.dtype", "numpy.ndarray", "collections.OrderedDict", "builtins.set"):
-        module, _, attribute = name.rpartition(".")
-        build = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"N}X\x03\x00\x00\x00newK\x01s\x86b."
-        with pytest.raises(UserError, match="damaged"):
-            loads(build, PLAIN, "f.pkl")
-        assert not hasattr(PLAIN[name], "new")
+    admitted = {**PLAIN, **TENSORS}
+    known, before = admitted[name], getattr(admitted[name], attribute, None)
+    module, _, function = name.rpartition(".")
+    state = b"}X" + struct.pack("<I", len(attribute)) + attribute.encode() + b"K\x01\x85s"
+    build = b"N" + state + b"\x86b." if slots else state + b"b."
+    with pytest.raises(UserError, match="damaged"):
+        loads(b"\x80\x02c" + f"{module}\n{function}\n".encode() + build, admitted, "f.pkl")
+    assert getattr(known, attribute, None) == before
+    assert not hasattr(known, "new")
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
