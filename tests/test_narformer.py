@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from datasets.errors import UserError
+from harness import registry
+from harness.config import compose, typed
 from predictors.layers.attention import FeedForward, SelfAttention
 from predictors.layers.relabel import AUGMENTATIONS
 from predictors.narformer import MOST_NODES, NARFormer, NARFormerConfig
@@ -31,6 +33,9 @@ CONFIG = NARFormerConfig(
     loss_ranking=0.1,
     loss_consistency=0.5,
 )
+
+
+EXPERIMENTS = sorted((registry.CONF / "experiment").glob("narformer_*.yaml"))
 
 
 def build(**changes):
@@ -65,6 +70,17 @@ def test_padding_changes_nothing(changes, readout, depth_token):
         for row, n in enumerate(batch.count.tolist()):
             alone = model.encode(tokens[row : row + 1, : n + 1], batch.count[row : row + 1])
             torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_have_the_published_recipe(path):
+    config = typed(compose([f"experiment={path.stem}"]))
+    recipe = config.recipe
+    assert recipe.epochs == {"nasbench101": 6000, "nasbench201": 4000}[config.dataset.name]
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.schedule) == ("adamw", 1e-4, 0.01, "linear")
+    assert (recipe.warmup, recipe.final, recipe.batch_size, recipe.batching) == (0.1, 0.0, 128, "by_size")
+    assert (recipe.ema, recipe.clip, recipe.eval_every) == (0.99, 0.0, 1)
+    assert config.predictor.augmentation == "paper"
 
 
 def test_weights_files_hold_no_tables():
