@@ -80,6 +80,17 @@ def test_selection_on_test_is_as_published_and_says_so(families):
     assert "selected on the test set" in parts.leaks
 
 
+@pytest.mark.parametrize("select", ["validation", "test"])
+def test_training_graphs_are_drawn_from_the_whole_pool(families, select):
+    """A few of them, drawn anew with each seed, not the first rows of the file."""
+    pool = set(parts_of(families, name="ood", family="vgg", select=select).train)
+    drawn = [set(parts_of(families, name="ood", family="vgg", select=select, train=12, seed=seed).train) for seed in (0, 1)]
+    assert all(len(rows) == 12 and rows < set(range(40, 100)) for rows in drawn)
+    assert drawn[0] != drawn[1]
+    assert drawn[0] < pool
+    assert all(min(rows) < 60 and max(rows) > 80 for rows in drawn)
+
+
 def test_no_graph_is_tested_on_one_platform_and_trained_on_another(platforms):
     parts = parts_of(platforms, name="multi_platform")
     assert sorted(parts.test % 10) == sorted([7, 8, 9] * 3)

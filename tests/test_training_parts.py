@@ -134,6 +134,8 @@ def test_sampler_by_size_never_mixes_sizes():
     sampler = EpochSampler(np.arange(50), 4, seed=0, sizes=sizes)
     batches = list(sampler)
     assert all(len(set(sizes[batch])) == 1 for batch in batches)
+    order = [sizes[batch[0]] for batch in batches]
+    assert order not in (sorted(order), sorted(order, reverse=True))
     assert sorted(np.concatenate(batches)) == list(range(50))
     assert len(batches) == len(sampler)
 
