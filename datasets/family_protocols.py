@@ -109,7 +109,9 @@ def _whole_graphs(numbers: NDArray[np.int64], pool: Rows, size: int, rng: np.ran
 def _required(store: GraphStore, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     values, numbers = store.groups(name)
     if not values:
-        raise UserError(f"{store.manifest.name} has no {name} column, which this protocol divides by; choose another")
+        raise UserError(
+            f"{store.manifest.name} has no {name} column, which this protocol divides by; choose protocol=strict or paper"
+        )
     return values, numbers
 
 

@@ -12,7 +12,12 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -229,6 +234,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         known = _keys(cause.parent_node)
         return f"{cause.full_key}: unknown key; {suggest(str(cause.key), known)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not of the form key=value, for instance predictor=nnlp"
     return re.sub(r"\s+", " ", str(error)).strip()
 
 

@@ -171,6 +171,7 @@ def test_csv_logger_writes_curves(tmp_path):
     ("arguments", "message"),
     [
         (["predictor=nnfomer"], "did you mean nnformer"),
+        (["predictor"], "predictor: not of the form key=value"),
         (["dataset=nasbench20"], "nasbench201"),
         (["predictor.dpeth=3"], "did you mean depth"),
         (["recipe.epocs=3"], "did you mean epochs"),
