@@ -6,6 +6,7 @@ then that case's.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -23,8 +24,8 @@ from predictors.layers import pairs
 
 PREDICTORS = ("nnformer", "narformer2")
 SIZES = (100, 1_000, 10_000)
-LAYOUTS = {"listed": 0, "padded": sys.maxsize}
-"""Largest graph that is padded, which forces the layout."""
+LAYOUTS = {"listed": (0, math.inf), "padded": (sys.maxsize, math.inf)}
+"""Largest graph that is padded, and share of pairs above which larger ones are, which force the layout."""
 
 
 def chain(nodes: int) -> GraphBatch:
@@ -45,7 +46,7 @@ def chain(nodes: int) -> GraphBatch:
 
 def measure(name: str, nodes: int, layout: str, repeats: int = 3) -> tuple[float, float, float]:
     """Milliseconds of a prediction, milliseconds and peak megabytes of one with its gradients."""
-    pairs.DENSE_NODES = LAYOUTS[layout]
+    pairs.DENSE_NODES, pairs.DENSE_SHARE = LAYOUTS[layout]
     config = typed(compose([f"predictor={name}", f"networks={name}", "logger=none"]))
     predictor, graph = build_predictor(config, NETWORKS).train(), chain(nodes)
     before = peak_memory_mb()

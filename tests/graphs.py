@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from datasets.graph import GraphBatch, TaskSpec
 from datasets.networks import ATTRIBUTES, OPERATIONS
+from harness.bench_attention import LAYOUTS
+from predictors.layers import pairs
 
 LABEL = "accuracy"
 STATIC = ("batch", "flops", "params", "memory")
@@ -91,6 +94,12 @@ def relabelled(batch: GraphBatch, seed: int) -> GraphBatch:
     nodes = torch.tensor(order)
     shuffle = torch.from_numpy(rng.permutation(len(edges)))
     return replace(_nodes(batch, nodes), edge_index=nodes.argsort()[batch.edge_index][:, shuffle])
+
+
+def force_layout(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    """Lay out the pairs of all graphs ``padded`` or ``listed``, whatever their size and number, until the test ends."""
+    for name, value in zip(("DENSE_NODES", "DENSE_SHARE"), LAYOUTS[layout], strict=True):
+        monkeypatch.setattr(pairs, name, value)
 
 
 def _nodes(batch: GraphBatch, nodes: Tensor) -> GraphBatch:

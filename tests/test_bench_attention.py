@@ -3,9 +3,9 @@
 import pytest
 
 from harness import bench_attention
-from predictors.layers import pairs
 from predictors.layers.pairs import ListedPairs, PaddedPairs
 from predictors.layers.relations import Relations
+from tests.graphs import force_layout
 
 
 def test_chain_is_one_valid_graph():
@@ -19,7 +19,7 @@ def test_chain_is_one_valid_graph():
 @pytest.mark.parametrize(("layout", "kind"), [("listed", ListedPairs), ("padded", PaddedPairs)])
 def test_measures_the_layout_asked_for(monkeypatch, layout, kind):
     used = []
-    monkeypatch.setattr(pairs, "DENSE_NODES", pairs.DENSE_NODES)
+    force_layout(monkeypatch, {"listed": "padded", "padded": "listed"}[layout])
     monkeypatch.setattr(bench_attention, "median_seconds", lambda run, _: (run(), 0.25)[1])
     create = Relations.__init__
     monkeypatch.setattr(Relations, "__init__", lambda self, *a: create(self, *a) or used.append(type(self.pairs)))

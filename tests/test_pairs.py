@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from predictors.layers import pairs, relation_attention
-from predictors.layers.pairs import ListedPairs, PaddedPairs
+from predictors.layers.pairs import ListedPairs, PaddedPairs, lay_out
 from predictors.layers.relation_attention import RaggedFeedForward, RelationAttention
 from predictors.layers.relations import Relations, related, siblings
-from tests.graphs import random_cells
+from tests.graphs import force_layout, random_cells
 
 
 @pytest.fixture(params=["padded", "listed"])
 def layout(request, monkeypatch):
     """Both layouts of the pairs, whatever the size of the graphs."""
-    monkeypatch.setattr(pairs, "DENSE_NODES", 1000 if request.param == "padded" else 0)
+    force_layout(monkeypatch, request.param)
     return {"padded": PaddedPairs, "listed": ListedPairs}[request.param]
 
 
@@ -79,10 +79,39 @@ def test_pairs_of_a_long_chain_grow_with_its_length():
     assert counts == [4 * n + 2 * (n - 1) for n in (1000, 10_000)]
 
 
+def chains(sizes):
+    """Chains of ``sizes`` nodes one after the other, and the first node of each and the number of all."""
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    nodes = torch.arange(int(ptr[-1]) - 1)
+    inside = ~torch.isin(nodes + 1, ptr)
+    return torch.stack([nodes, nodes + 1])[:, inside], ptr
+
+
 def test_small_graphs_are_padded_and_large_ones_are_not():
-    for size, kind in ((pairs.DENSE_NODES, PaddedPairs), (pairs.DENSE_NODES + 1, ListedPairs)):
-        batch = random_cells(3, 1, sizes=(size, size))
-        assert isinstance(Relations(batch.edge_index, batch.ptr, len(batch.op), 1).pairs, kind)
+    for size, kind in ((pairs.DENSE_NODES, PaddedPairs), (400, ListedPairs)):
+        edge_index, ptr = chains([size] * 3)
+        assert isinstance(Relations(edge_index, ptr, int(ptr[-1]), 2).pairs, kind)
+
+
+def test_large_graphs_with_many_pairs_are_padded():
+    """A constant that k of 400 operations read adds k^2 pairs to one head; two copies change nothing."""
+    edge_index, ptr = chains([400, 100])
+    few, many = (int((4 * 2 * pairs.DENSE_SHARE) ** 0.5 * 400 * factor) for factor in (0.8, 1.1))
+    for readers, kind in ((few, ListedPairs), (many, PaddedPairs)):
+        read = torch.stack([torch.zeros(readers, dtype=torch.long), torch.arange(2, readers + 2)])
+        for copies in (1, 2):
+            relations = Relations(torch.cat([edge_index, read], 1), ptr, 500, copies)
+            assert isinstance(relations.pairs, kind)
+
+
+def test_the_share_of_pairs_is_of_those_that_padding_makes():
+    """Two graphs and three heads: two matrices of the larger size each."""
+    ptr, size = torch.tensor([0, 300, 400]), 300
+    most = int(pairs.DENSE_SHARE * 3 * 2 * size**2)
+    for count, kind in ((most, ListedPairs), (most + 1, PaddedPairs)):
+        number = torch.arange(count)
+        listed = torch.stack([number // size % size, number % size])
+        assert isinstance(lay_out(listed, number // size**2, 3, ptr, 400), kind)
 
 
 def by_graph(attention, x, edge_index, ptr):

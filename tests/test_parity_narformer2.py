@@ -12,12 +12,11 @@ from datasets.errors import UserError
 from datasets.graph import TaskSpec
 from harness import registry
 from harness.config import compose, typed
-from predictors.layers import pairs
 from predictors.layers.graph_attention import Neighbours
 from predictors.layers.relabel import AUGMENTATIONS, first
 from predictors.losses import architecture_consistency, relative_squared_error, sequence_ranking
 from predictors.narformer2 import CellTokens, NARFormer2, NARFormer2Config, Network
-from tests.graphs import cell_spec, cells, network_spec, random_cells
+from tests.graphs import cell_spec, cells, force_layout, network_spec, random_cells
 
 GROUP = "v2"
 
@@ -137,10 +136,10 @@ def keys(case):
     return [batch["key"] for batch in case.facts["batches"]]
 
 
-@pytest.fixture(params=["padded", "edges"])
+@pytest.fixture(params=["padded", "listed"])
 def layout(request, monkeypatch):
     """Both layouts of the neighbourhoods, whatever the size of the graphs."""
-    monkeypatch.setattr(pairs, "DENSE_NODES", 1000 if request.param == "padded" else 0)
+    force_layout(monkeypatch, request.param)
 
 
 def test_parameter_count(case):
@@ -399,11 +398,11 @@ def test_gradients_of_both_layouts_agree(monkeypatch):
     edges = torch.cat([batch.edge_index, batch.edge_index.flip(0)], 1)
     h, x = (torch.rand(len(batch.op), 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
-    def attend(h, x, limit):
-        monkeypatch.setattr(pairs, "DENSE_NODES", limit)
+    def attend(h, x, layout):
+        force_layout(monkeypatch, layout)
         return Neighbours(edges, batch.ptr, x).attend(h, x)
 
-    assert torch.autograd.gradcheck(lambda h, x: attend(h, x, 0), (h, x))
+    assert torch.autograd.gradcheck(lambda h, x: attend(h, x, "listed"), (h, x))
     seed = torch.rand_like(x)
-    both = [torch.autograd.grad(F.relu(attend(h, x, limit)), (h, x), seed) for limit in (0, 8)]
+    both = [torch.autograd.grad(F.relu(attend(h, x, layout)), (h, x), seed) for layout in ("listed", "padded")]
     torch.testing.assert_close(*both)

@@ -10,11 +10,10 @@ from omegaconf import OmegaConf
 from datasets.errors import UserError
 from harness import registry
 from harness.config import compose, typed
-from predictors.layers import pairs
 from predictors.losses import pair_terms, relative_squared_error
 from predictors.nnformer import NNFormer, NNFormerConfig
 from predictors.nnformer_networks import Network
-from tests.graphs import cell_spec, network_spec, random_cells
+from tests.graphs import cell_spec, force_layout, network_spec, random_cells
 
 GROUP = "nnformer_lat"
 
@@ -101,7 +100,7 @@ def keys(case):
 @pytest.fixture(params=["padded", "listed"])
 def layout(request, monkeypatch):
     """Both layouts of the pairs, whatever the size of the graphs."""
-    monkeypatch.setattr(pairs, "DENSE_NODES", 1000 if request.param == "padded" else 0)
+    force_layout(monkeypatch, request.param)
 
 
 def test_parameter_count(case, weights):
