@@ -55,7 +55,7 @@ class FittedPredictor(Predictor):
         self.inputs = torch.from_numpy(features)[:, self.columns]
         target = batch.target.double().cpu()
         self.targets = target.log() if self.spec.task == "latency" else target
-        self._estimator = None
+        self._estimator = self._fitted()
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Predictions (B,).
@@ -66,10 +66,13 @@ class FittedPredictor(Predictor):
         if not len(self.targets):
             raise RuntimeError(f"{type(self).__name__} has not been fitted")
         if self._estimator is None:
-            self._estimator = self.estimator().fit(self.inputs.cpu().numpy(), self.targets.cpu().numpy())
+            self._estimator = self._fitted()
         features = self.features(batch)[:, self.columns.cpu().numpy()]
         prediction = torch.from_numpy(np.asarray(self._estimator.predict(features)))
         return (prediction.exp() if self.spec.task == "latency" else prediction).float().to(batch.op.device)
+
+    def _fitted(self) -> Any:
+        return self.estimator().fit(self.inputs.cpu().numpy(), self.targets.cpu().numpy())
 
     def loss(self, batch: GraphBatch) -> dict[str, Tensor]:
         """Not defined: a fitted predictor takes no gradient steps."""
@@ -77,8 +80,10 @@ class FittedPredictor(Predictor):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name in ("inputs", "targets", "columns"):
-            setattr(self, name, state_dict[prefix + name].clone())
-        self._estimator = None
+            loaded = state_dict[prefix + name]
+            if not torch.equal(getattr(self, name).cpu(), loaded.cpu()):
+                setattr(self, name, loaded.clone())
+                self._estimator = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

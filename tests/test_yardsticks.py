@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields, replace
 
 import networkx as nx
@@ -11,9 +12,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from scipy.stats import kendalltau
+from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression
 
+import narbench
 from datasets.cells201 import NODE_EDGES, NODE_OPERATIONS, node_operations
 from datasets.errors import UserError
 from datasets.graph import GraphBatch, TaskSpec
@@ -219,3 +222,17 @@ def test_latencies_are_fitted_in_log():
     model = FLOPs(FLOPs.Config("", "flops", "linear"), network_spec())
     model.fit(batch)
     torch.testing.assert_close(model(batch), batch.target, rtol=1e-4, atol=0)
+
+
+def test_a_run_fits_once_and_counts_it_as_training(tmp_path, monkeypatch):
+    fits, fit = [], GradientBoostingRegressor.fit
+
+    def slow(*data):
+        fits.append(1)
+        time.sleep(0.5)
+        return fit(*data)
+
+    monkeypatch.setattr(GradientBoostingRegressor, "fit", slow)
+    record = narbench.run("predictor=boosting", "train=60", "logger=none", f"out={tmp_path / 'run'}").record
+    assert len(fits) == 1
+    assert record["timings"]["train_seconds"] > 0.5
