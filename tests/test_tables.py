@@ -123,6 +123,17 @@ def test_runs_of_an_older_protocol_or_older_data_are_left_out_and_counted(tables
     assert "Left out: 2 runs under an older version" in tables(columns=200)
 
 
+def test_other_settings_of_the_data_are_another_configuration_and_not_older_data(tables, runs):
+    path = write_run(runs, "nnformer", 0, tau=0.9, val=0.9, started="2025", changes={"dataset.checksum": False})
+    content = json.loads((path / "record.json").read_text())
+    content["dataset"]["fingerprint"] = "other"
+    (path / "record.json").write_text(json.dumps(content))
+    write_run(runs, "nnformer", 0, tau=0.2, val=0.2)
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["mean"], row["configurations"]) == ("0.9", "2")
+    assert "Left out" not in tables(columns=200)
+
+
 def test_encoders_that_runs_started_from_divide(tables, runs):
     for seed, step in ((0, 100), (1, 9000)):
         path = write_run(runs, "nnformer", seed, changes={"init": "there"}) / "record.json"

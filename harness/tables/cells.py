@@ -80,7 +80,7 @@ def find_cell(records: Iterable[Recorded], row: Row, column: Column, seeds: Sequ
     Configurations with every seed come before those without, and runs that chose their checkpoint on test labels are
     taken only where there are no others. Of runs with the same
     configuration and seed the newest counts, one with predictions before one without. Runs under an older version of the
-    protocol do not count, nor do those of other data than the newest run's.
+    protocol do not count, nor do those of other data than the newest run with the same settings of the data has.
     """
     found = [record for record in records if _matches(record, row, column) and record.seed in seeds]
     matching = _current(found)
@@ -95,8 +95,8 @@ def find_cell(records: Iterable[Recorded], row: Row, column: Column, seeds: Sequ
 
 def _current(records: Sequence[Recorded]) -> list[Recorded]:
     versions = [record for record in records if record.version == VERSIONS[record.content["protocol"]["name"]]]
-    data = max(versions, key=_age, default=None)
-    return [record for record in versions if data and record.fingerprint == data.fingerprint]
+    newest = {record.data_settings: record.fingerprint for record in sorted(versions, key=_age)}
+    return [record for record in versions if record.fingerprint == newest[record.data_settings]]
 
 
 def _age(record: Recorded) -> str:

@@ -58,8 +58,15 @@ class Recorded:
         """Of the data."""
         return str(self.content["dataset"]["fingerprint"])
 
+    @property
+    def data_settings(self) -> str:
+        """The settings of the data, which have one fingerprint at a time."""
+        return json.dumps(
+            {key: value for key, value in self.settings.items() if key.startswith("dataset.")}, sort_keys=True
+        )
+
     def configuration(self, assumed: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        """What was computed on the data: the settings and the encoder it started from as one string, and settings of seeds.
+        """What was computed: settings, data and the encoder it started from as one string, and the settings of seeds.
 
         Args:
             assumed: values of settings that the record may be older than.
@@ -68,7 +75,7 @@ class Recorded:
         seeds = {key: settings.pop(key) for key in sorted(settings) if key.rpartition(".")[2] == "seed"}
         init = self.content.get("init") or {}
         encoder = {name: init.get(name) for name in ("config_hash", "weights", "step")}
-        return json.dumps([settings, encoder], sort_keys=True), tuple(seeds.items())
+        return json.dumps([settings, self.fingerprint, encoder], sort_keys=True), tuple(seeds.items())
 
     @property
     def selects_on_test(self) -> bool:
