@@ -18,7 +18,7 @@ from datasets.errors import UserError
 from harness import loggers
 from harness.config import ExperimentConfig, typed
 from harness.experiment import Result, build_data, build_predictor, finish, resumable
-from harness.memory import keep_freed_memory
+from harness.memory import keep_freed_memory, restart_peak
 from harness.records import RunFolder, write_text
 from harness.stacked_training import StackedTraining
 from harness.transfer import initialise
@@ -36,6 +36,7 @@ def run_seeds(config: DictConfig) -> list[Result]:
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     keep_freed_memory()
+    restart_peak()
     stack = typed(config)
     if stack.seed:
         raise UserError(f"seed={stack.seed} beside seeds={stack.seeds}: give one of them")

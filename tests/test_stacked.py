@@ -17,6 +17,7 @@ import run as entry
 from harness import registry
 from harness.config import compose, config_hash, typed
 from harness.experiment import build_predictor
+from harness.memory import peak_memory_mb
 from harness.stacked import Layout, StackedWeight, StackingError
 from harness.stacked_runs import run_seeds
 from predictors.base import Predictor
@@ -200,3 +201,11 @@ def test_what_has_no_rule_is_refused():
     ):
         with pytest.raises(StackingError):
             unknown()
+
+
+def test_peak_memory_is_that_of_the_stack(tmp_path):
+    large = np.ones(50_000_000)
+    before = peak_memory_mb()
+    del large
+    results = run_seeds(compose(overrides("gin", "seeds=[0,1]", f"out={tmp_path / 'stack'}")))
+    assert all(result.record["peak_memory_mb"] < before - 300 for result in results), "400 MB of before do not count"
