@@ -132,6 +132,13 @@ def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
     torch.testing.assert_close(checkpoint["current_model_state"]["network.head.weight"], seen[-1])
 
 
+@pytest.mark.parametrize("clip", [0, 1])
+def test_bfloat16_trains_with_and_without_clipping(small_run, tmp_path, clip):
+    result = narbench.run(*SMALL, "trainer.precision=bf16-mixed", f"recipe.clip={clip}", f"out={tmp_path / 'bf16'}")
+    assert np.isfinite(predictions(result)).all()
+    assert not np.array_equal(predictions(result), predictions(small_run))
+
+
 def test_yardsticks_are_shown_beside_a_result(tmp_path, capsys):
     from harness.show import show_result
 
