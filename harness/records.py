@@ -27,6 +27,9 @@ from harness.config import ExperimentConfig, plain
 from harness.evaluation import Predictions
 
 RECORD, CONFIG, PREDICTIONS, CHECKPOINTS = "record.json", "config.yaml", "predictions.parquet", "checkpoints"
+SEED_FOLDERS = "seeds.json"
+"""File in the folder of a stack that names the folders of its seeds."""
+
 SCHEMA_VERSION = 1
 
 
@@ -197,8 +200,15 @@ def list_runs(root: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]
 
 
 def list_unfinished(root: Path) -> list[Path]:
-    """Folders below ``root`` of runs that were begun and left no record: interrupted, or still running."""
-    return sorted(path.parent for path in root.glob(f"*/{CONFIG}") if not path.with_name(RECORD).exists())
+    """Folders below ``root`` of runs and stacks that were begun and lack a record: interrupted, or still running."""
+    begun = [path.parent for path in root.glob(f"*/{CONFIG}")]
+    return sorted(folder for folder in begun if not all((run / RECORD).exists() for run in _runs_of(folder)))
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder itself, or those of the seeds of a stack."""
+    seeds = folder / SEED_FOLDERS
+    return [folder / name for name in json.loads(seeds.read_text())] if seeds.is_file() else [folder]
 
 
 def _claimed(path: Path) -> Path:

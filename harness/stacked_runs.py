@@ -19,13 +19,10 @@ from harness import loggers
 from harness.config import ExperimentConfig, typed
 from harness.experiment import Result, build_data, build_predictor, finish, resumable
 from harness.memory import keep_freed_memory, restart_peak
-from harness.records import RunFolder, write_text
+from harness.records import SEED_FOLDERS, RunFolder, write_text
 from harness.stacked_training import StackedTraining
 from harness.transfer import initialise
 from predictors.base import Predictor
-
-FOLDERS = "seeds.json"
-"""File in a stack's folder that names the folders of its seeds."""
 
 
 def run_seeds(config: DictConfig) -> list[Result]:
@@ -91,14 +88,14 @@ def _created(stack: ExperimentConfig, configs: Sequence[ExperimentConfig]) -> tu
         folders = [RunFolder.create(config) for config in configs]
         folder = RunFolder.create(replace(stack, out=f"{folders[0].path}-stack"))
     places = [os.path.relpath(own.path, folder.path) for own in folders]
-    write_text(folder.path / FOLDERS, json.dumps(places, indent=1) + "\n")
+    write_text(folder.path / SEED_FOLDERS, json.dumps(places, indent=1) + "\n")
     return folder, folders
 
 
 def _folders(stack: RunFolder) -> list[RunFolder]:
-    path = stack.path / FOLDERS
+    path = stack.path / SEED_FOLDERS
     if not path.is_file():
-        raise UserError(f"{stack.path}: no stack of seeds here ({FOLDERS} is missing)")
+        raise UserError(f"{stack.path}: no stack of seeds here ({SEED_FOLDERS} is missing)")
     return [RunFolder.existing(stack.path / name) for name in json.loads(path.read_text())]
 
 

@@ -18,6 +18,7 @@ from harness import registry
 from harness.config import compose, config_hash, typed
 from harness.experiment import build_predictor
 from harness.memory import peak_memory_mb
+from harness.records import list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
 from harness.stacked_runs import run_seeds
 from predictors.base import Predictor
@@ -105,6 +106,9 @@ def test_a_killed_stack_resumes_to_the_same_result(tmp_path):
 def test_runs_of_seeds_are_listed_beside_the_others(tmp_path, monkeypatch):
     results = run_seeds(compose(overrides("gin", "seeds=[3,5]", f"runs={tmp_path}")))
     assert {path.parent.name for path in tmp_path.glob("*/record.json")} == {r.folder.path.name for r in results}
+    assert list_unfinished(tmp_path) == []
+    (results[1].folder.path / "record.json").unlink()
+    assert set(list_unfinished(tmp_path)) == {results[1].folder.path, Path(f"{results[0].folder.path}-stack")}
     monkeypatch.setattr(sys, "argv", ["run.py", f"resume={results[0].folder.path}"])
     with pytest.raises(SystemExit):
         entry.main()
