@@ -28,7 +28,7 @@ OBJECTIVES = METRICS | {MILLISECONDS: COSTS[MILLISECONDS]}
 
 SAMPLERS = ("tpe", "gp", "nsga2")
 PRUNERS = ("none", "median", "hyperband")
-OWN_KEYS = ("seed", "out", "runs", "resume", "logger.group")
+OWN_KEYS = ("seed", "seeds", "out", "runs", "resume", "logger.group")
 """Keys that every trial sets for itself."""
 
 
@@ -168,9 +168,8 @@ def _check(space: Space) -> None:
         raise UserError(f"pruner={space.pruner}: trials with two objectives cannot be compared midway; set pruner: none")
     for override in space.overrides:
         if (key := override.lstrip("+~").partition("=")[0]) in OWN_KEYS:
-            raise UserError(
-                f"overrides: {key} is set by the sweep; leave it out" + (" and use seeds" if key == "seed" else "")
-            )
+            instead = " and use the seeds of the space" if key in ("seed", "seeds") else ""
+            raise UserError(f"overrides: {key} is set by the sweep; leave it out{instead}")
 
 
 def _check_keys(space: Space) -> None:
