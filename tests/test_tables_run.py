@@ -7,6 +7,7 @@ from filelock import FileLock
 from table_records import write_run
 from typer.testing import CliRunner
 
+from datasets.errors import UserError
 from harness import experiment, grid
 from harness.cli import app
 from harness.config import compose, typed
@@ -137,6 +138,12 @@ def test_the_cheapest_come_first(definition, runs):
     table = definition("nnformer", "gin", "flops")
     assert order(table, runs) == ["flops", "gin", "nnformer"]
     assert order(table, runs, "recipe.epochs=1", "predictor=nnformer", "predictor.dim=16") == ["nnformer"]
+
+
+@pytest.mark.parametrize("change", ["seed=5", "seeds=[0,1]", "out=mine", "+resume=mine"])
+def test_what_the_table_sets_is_refused(definition, runs, change):
+    with pytest.raises(UserError, match="the table sets that of every run"):
+        order(definition("flops"), runs, change)
 
 
 def test_earlier_runs_tell_the_cost(definition, runs):

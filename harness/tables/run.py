@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from datasets.base import Benchmark
+from datasets.errors import UserError
 from harness.config import ExperimentConfig, compose, config_hash, typed
 from harness.experiment import build_data
 from harness.grid import Job
@@ -24,6 +25,9 @@ from harness.tables.missing import overrides
 from harness.tables.recorded import Recorded
 from harness.tables.source_digest import source_digest
 from harness.transfer import origin
+
+OWN_KEYS = ("seed", "seeds", "out", "resume")
+"""Keys that a table sets for each of its runs."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ def plan(
     Raises:
         UserError: for a mistake in the overrides, or data that are absent.
     """
+    for change in changes:
+        if change.lstrip("+~").partition("=")[0] in OWN_KEYS:
+            raise UserError(f"{change}: the table sets that of every run; leave it out")
     deadline = None if max_hours is None else time.time() + 3600 * max_hours
     planned: dict[str, Planned] = {}
     stores: dict[str, Benchmark] = {}
