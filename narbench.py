@@ -32,10 +32,15 @@ __all__ = [
 def run(*overrides: str) -> Result:
     """Run one experiment: ``narbench.run("predictor=nnformer", "dataset=digits201", "seed=1")``.
 
+    ``narbench.run("resume=runs/...")`` finishes an interrupted one under the configuration it was started with.
+
     Raises:
         UserError: for any mistake in the overrides or the data.
     """
-    return experiment.run(compose(overrides))
+    config = compose(overrides)
+    if config.resume is not None:
+        config = experiment.resumed(config, list(overrides))
+    return experiment.run(config)
 
 
 def load(run: str | Path) -> TrainedPredictor:

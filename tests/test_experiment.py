@@ -259,6 +259,16 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_resume_in_python_takes_the_configuration_of_the_run(tmp_path):
+    whole = narbench.run("predictor=knn", "train=60", "val=40", "seed=3", "logger=none", f"out={tmp_path / 'run'}")
+    (tmp_path / "run" / "record.json").unlink()
+    again = narbench.run(f"resume={tmp_path / 'run'}")
+    assert again.record["config_hash"] == whole.record["config_hash"]
+    assert again.record["metrics"] == whole.record["metrics"]
+    with pytest.raises(narbench.UserError, match="differs from the run"):
+        narbench.run("seed=4", f"resume={tmp_path / 'run'}")
+
+
 @pytest.mark.parametrize("override", ["recipe.lr=0.5", "experiment=nnformer_nasbench101_100", "networks=nnformer"])
 def test_resume_refuses_another_configuration(small_run, monkeypatch, capsys, override):
     monkeypatch.setattr(sys, "argv", ["run.py", override, f"resume={small_run.folder.path}"])
