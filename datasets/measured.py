@@ -114,6 +114,8 @@ def _on_one_device(store: GraphStore, platform: str | None) -> GraphStore:
         raise UserError(
             f"{store.folder.name}: latencies of {len(devices)} devices; choose a platform: {', '.join(devices)}"
         )
+    if platform is not None and not devices:
+        raise UserError(f"platform={platform}: these latencies are of one device; leave it out")
     if platform is not None:
         require_choice("platform", platform, devices)
     device = platform or "".join(devices)

@@ -294,6 +294,8 @@ def test_data_of_several_devices_and_prepared_stores(home, table):
         Adaptation(home / "run", path, options())
     with pytest.raises(UserError, match=r"platform=cpu: unknown; choose one of cpu-openppl"):
         Adaptation(home / "run", path, options(platform="cpu"))
+    with pytest.raises(UserError, match="platform=cpu: these latencies are of one device; leave it out"):
+        Adaptation(home / "run", table, options(platform="cpu"))
     data = Adaptation(home / "run", path, options(platform="hi3559A-nnie11-int8")).draws[0]
     assert not data.spec.platforms
     order = np.random.default_rng(0).permutation(40)
