@@ -16,8 +16,9 @@ from datasets.errors import UserError
 from harness import experiment
 from harness.config import explain
 from harness.distributed import share
-from harness.show import show_error, show_result
+from harness.show import show_result
 from harness.stacked_runs import run_seeds
+from harness.terminal import show_error
 
 
 @hydra.main(config_path="pkg://harness.conf", config_name="config", version_base="1.3")  # type: ignore[untyped-decorator]

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from datasets.errors import UserError
 from harness import experiment, loggers
@@ -25,6 +24,7 @@ from harness.records import CONFIG, RunFolder
 from harness.registry import load
 from harness.show import show_result, show_runs
 from harness.stacked_runs import run_seeds
+from harness.terminal import say
 
 
 @dataclass(frozen=True)
@@ -164,13 +164,11 @@ def _run(job: Job) -> Outcome:
 def _show(job: Job, outcome: Outcome, count: str) -> None:
     if outcome.skipped:
         return
-    Console().print(f"{count} {job.name}", style="bold cyan", soft_wrap=True, highlight=False, markup=False)
+    say(f"{count} {job.name}", "bold cyan")
     for result in outcome.results:
         show_result(result)
     if outcome.error:
-        Console(stderr=True).print(
-            f"failed: {outcome.error}", style="yellow", soft_wrap=True, highlight=False, markup=False
-        )
+        say(f"failed: {outcome.error}", "yellow", stderr=True)
 
 
 def _summarise(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
@@ -179,7 +177,7 @@ def _summarise(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
         show_runs([(result.folder.path, result.record) for result in results])
     failed = [number for number in sorted(outcomes) if outcomes[number].error]
     for reason, count in Counter(outcome.skipped for outcome in outcomes.values() if outcome.skipped).items():
-        Console().print(f"{count} of {len(jobs)} runs were not started: {reason}", highlight=False)
+        say(f"{count} of {len(jobs)} runs were not started: {reason}")
     if failed:
         lines = "".join(f"\n  {jobs[number].name}: {outcomes[number].error}" for number in failed)
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed; the others are kept{lines}")

@@ -9,12 +9,12 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from harness.experiment import Result
 from harness.metric_facts import METRICS
 from harness.metrics import selection_metric
 from harness.records import list_runs
+from harness.terminal import say
 
 YARDSTICKS = ("params", "flops", "knn", "boosting")
 """Predictors shown beside every result that shares their data and split."""
@@ -24,11 +24,6 @@ SHOWN = {
     "latency": {"acc@10%": "acc_10_percent", "acc@5%": "acc_5_percent", "tau": "kendall_tau", "RMSE": "rmse"},
 }
 """Test metrics of the terminal table beside the selection metric: heading and name, by task."""
-
-
-def show_error(message: str) -> None:
-    """Print a mistake and its remedy in one red line on stderr."""
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
 
 def show_result(result: Result) -> None:
@@ -48,14 +43,13 @@ def show_result(result: Result) -> None:
     table.add_section()
     for other in _yardsticks(record, result.folder.path.parent):
         table.add_row(other["predictor"], *_cells(other["metrics"], metric, splits, task), style="dim")
-    console = Console()
-    console.print(_title(record), style="bold", soft_wrap=True)
-    console.print(table)
-    console.print(f"* selected by {mode} {metric} on val", highlight=False)
+    say(_title(record), "bold")
+    Console().print(table)
+    say(f"* selected by {mode} {metric} on val")
     if protocol["leaks"]:
         clean = "; rest is the part that does not leak" if "rest" in splits else ""
-        console.print(f"{protocol['name']}: {protocol['leaks']}{clean}", style="yellow")
-    console.print(f"results in {result.folder.path}", soft_wrap=True)
+        say(f"{protocol['name']}: {protocol['leaks']}{clean}", "yellow")
+    say(f"results in {result.folder.path}")
 
 
 def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:

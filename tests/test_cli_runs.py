@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 import narbench
 from harness import bench
 from harness.cli import app
+from harness.show import show_result
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,11 @@ def test_runs_lists_and_filters(runs):
     assert len(only) == 1
     record = next(r for r in map(json.loads, (p.read_text() for p in runs.glob("*/record.json"))) if r["seed"] == 1)
     assert f"{record['metrics']['test']['kendall_tau']:.4f}" in only[0]
+
+
+def test_the_folder_of_a_result_is_shown_whatever_its_name(tmp_path, capsys):
+    show_result(narbench.run("predictor=params", "logger=none", f"out='{tmp_path / 'runs[a]' / ':eye:'}'"))
+    assert f"results in {tmp_path / 'runs[a]' / ':eye:'}\n" in capsys.readouterr().out
 
 
 def test_no_match_is_a_mistake(runs):

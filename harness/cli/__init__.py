@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from datasets.errors import UserError
 from harness.cli import data, tables
@@ -19,6 +17,7 @@ from harness.cli.runs import runs
 from harness.cli.sweep import sweep
 from harness.cli.wandb import app as wandb
 from harness.memory import keep_freed_memory
+from harness.terminal import show_error
 
 app = typer.Typer(
     name="narbench",
@@ -45,5 +44,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        show_error(str(error))
         sys.exit(2)

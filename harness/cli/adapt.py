@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.errors import UserError
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from harness.adapt import Adaptation
@@ -47,7 +48,7 @@ def adapt(
     largest = adaptation.sizes[-1]
     config = adaptation.config(adaptation.draws[0], largest)
     progress = Progress(adaptation, config)
-    _say(f"results go to {progress.folder.path}; interrupted, the same command with --out {progress.folder.path} continues")
+    say(f"results go to {progress.folder.path}; interrupted, the same command with --out {progress.folder.path} continues")
     for point, predictor, predictions in adaptation.points(progress.done):
         if predictor is not None and (point.draw, point.k, point.method) == (0, largest, "adapted"):
             write_run(adaptation, progress.folder, config, predictor, predictions)
@@ -69,36 +70,36 @@ def _numbers(given: list[str] | None) -> list[int] | None:
 def _introduce(adaptation: Adaptation) -> None:
     facts, data, options = adaptation.source.facts, adaptation.draws[0], adaptation.options
     name, evaluated = adaptation.source.config.predictor.name, len(data.parts.test)
-    _say(
+    say(
         f"{name} of {facts['run']}: the encoder of its weights {facts['weights']!r} (step {facts['step']:,}, chosen by "
         f"{facts['selection']}) and a new head"
     )
     if facts["leaks"]:
-        _say(f"that run: {facts['leaks']}", "yellow")
-    _say(
+        say(f"that run: {facts['leaks']}", "yellow")
+    say(
         f"{len(data.store):,} networks of {data.config.root}: k = {', '.join(map(str, adaptation.sizes))} train for "
         f"{options.steps:,} steps, the last weights are taken; {evaluated:,} others are predicted; {options.draws} draws"
     )
     if adaptation.seen:
-        _say(
+        say(
             f"{adaptation.seen:,} of these {evaluated:,} trained the run: that helps adapting and scaling. For networks "
             "new to it measure others (`narbench measure --seed 1`)",
             "yellow",
         )
     elif adaptation.seen is None:
-        _say("whether the run was trained on some of them is not known: its data are not there", "yellow")
+        say("whether the run was trained on some of them is not known: its data are not there", "yellow")
 
 
 def _report(result: Result, folder: RunFolder) -> None:
     from harness.adapt_result import CURVE, FIGURE
 
     Console().print(_table(result))
-    _say("mean ± 95 % confidence interval over draws; scaled: the run's own predictions times one factor fitted on the k")
-    _say(_verdict(result))
+    say("mean ± 95 % confidence interval over draws; scaled: the run's own predictions times one factor fitted on the k")
+    say(_verdict(result))
     for name in (CURVE, FIGURE):
-        _say(str(folder.path / name))
+        say(str(folder.path / name))
     largest = result.adaptation.sizes[-1]
-    _say(f"predictor adapted to {largest} networks (first draw): narbench predict {folder.path} MODEL.onnx")
+    say(f"predictor adapted to {largest} networks (first draw): narbench predict {folder.path} MODEL.onnx")
 
 
 def _table(result: Result) -> Table:
@@ -146,7 +147,3 @@ def _difference(gain: Summary) -> str:
     unclear = " (not clear)" if gain.half_width is not None and abs(gain.mean) <= gain.half_width else ""
     distance = replace(gain, mean=abs(gain.mean))
     return f"{_cell(distance, METRICS['mape_percent'])} points {side}{unclear}"
-
-
-def _say(text: str, style: str = "") -> None:
-    Console().print(text, style=style, soft_wrap=True, highlight=False, markup=False)

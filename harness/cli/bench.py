@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from datasets.errors import UserError
 from datasets.store import GraphStore
 from harness.cli.data import benchmark
 from harness.records import write_text
+from harness.terminal import say
 
 
 class Group(StrEnum):
@@ -49,5 +49,5 @@ def _store(what: Group, root: Path | None) -> GraphStore | None:
     except UserError as error:
         if what is Group.data or root:
             raise
-        Console(stderr=True).print(f"data figures left out: {error}", style="yellow", soft_wrap=True)
+        say(f"data figures left out: {error}", "yellow", stderr=True)
         return None

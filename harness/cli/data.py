@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.console import Console
 
+from harness.terminal import say
+
 if TYPE_CHECKING:
     from datasets.base import Benchmark
 
@@ -34,7 +36,7 @@ def prepare(
 ) -> None:
     """Convert a benchmark's official file to a store, once."""
     store = benchmark(name, root, cache, checksum, allow_missing, part).open_store()
-    _say(f"{name}: {len(store):,} graphs in {store.folder}")
+    say(f"{name}: {len(store):,} graphs in {store.folder}")
 
 
 @app.command()
@@ -75,11 +77,7 @@ def make(
             f"{name}: only digits201 is made here, and ortcpu from measurements; convert an official file with "
             f"`narbench data prepare {name}`"
         )
-    _say(f"{name}: {len(store):,} graphs in {store.folder}" + (f"; journal {journal}" if name == "digits201" else ""))
-
-
-def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+    say(f"{name}: {len(store):,} graphs in {store.folder}" + (f"; journal {journal}" if name == "digits201" else ""))
 
 
 def benchmark(

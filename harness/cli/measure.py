@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from harness.terminal import say
+
 if TYPE_CHECKING:
     from harness.measure import Campaign
 
@@ -83,20 +85,18 @@ def _run(campaign: Campaign, out: Path) -> None:
 def _report(campaign: Campaign, out: Path) -> None:
     from harness.measure import CORPUS, DEVICE
 
-    console, noise = Console(), campaign.noise()
-    console.print(_table(campaign))
-    console.print(
+    noise = campaign.noise()
+    Console().print(_table(campaign))
+    say(
         f"noise: the reference varied by {noise['reference_iqr']:.1%} (interquartile range), its median "
         f"{noise['reference_slowdown']:.1%} above its quickest run; repeats of one network varied by "
         f"{noise['sample_iqr_median']:.1%}; {noise['measured_again']} of {len(campaign.samples)} networks measured again, "
-        f"{len(noise['still_restless'])} still restless",
-        soft_wrap=True,
-        highlight=False,
+        f"{len(noise['still_restless'])} still restless"
     )
     if max(noise["reference_iqr"], noise["reference_slowdown"]) > UNSTEADY:
-        console.print("the machine was not quiet; measure again, into another --out", style="yellow")
+        say("the machine was not quiet; measure again, into another --out", "yellow")
     for name in (f"{CORPUS}/gt.txt", DEVICE, campaign.journal.path.name):
-        console.print(str(out / name), soft_wrap=True, highlight=False, markup=False)
+        say(str(out / name))
 
 
 def _table(campaign: Campaign) -> Table:

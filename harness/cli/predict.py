@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.errors import UserError
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from harness.prediction import Failure, Prediction, TrainedPredictor
@@ -52,18 +53,17 @@ def _plain(run: Path, trained: TrainedPredictor, answers: Sequence[Prediction | 
 
 
 def _show(trained: TrainedPredictor, predictions: Sequence[Prediction], failures: Sequence[Failure]) -> None:
-    console, errors = Console(), Console(stderr=True)
     if predictions:
         record = trained.record
         label, dataset = record["dataset"]["labels"]["test"], record["dataset"]["name"]
-        _say(console, f"{label} by {record['predictor']}, trained on {record['protocol']['sizes']['train']:,} of {dataset}")
-        console.print(_table(predictions))
-        _say(console, f"Band: {trained.band}." if trained.band else "No band: the run has no positive test predictions.")
+        say(f"{label} by {record['predictor']}, trained on {record['protocol']['sizes']['train']:,} of {dataset}")
+        Console().print(_table(predictions))
+        say(f"Band: {trained.band}." if trained.band else "No band: the run has no positive test predictions.")
     for prediction in predictions:
         for warning in prediction.warnings:
-            _say(errors, f"{prediction.network}: {warning}", "yellow")
+            say(f"{prediction.network}: {warning}", "yellow", stderr=True)
     for failure in failures:
-        _say(errors, f"{failure.network}: {failure.error}", "red")
+        say(f"{failure.network}: {failure.error}", "red", stderr=True)
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:
@@ -80,7 +80,3 @@ def _table(predictions: Sequence[Prediction]) -> Table:
 
 def _number(value: float) -> str:
     return f"{value:.4g}"
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)

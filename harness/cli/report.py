@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from datasets.errors import UserError
 from harness.cli.tables import record_folders
 from harness.records import write_text
+from harness.terminal import say
 
 
 def report(
@@ -47,4 +47,4 @@ def report(
     page = render([build(definition, records, published) for definition in ranked], records)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
-    Console().print(out, soft_wrap=True, highlight=False)
+    say(str(out))

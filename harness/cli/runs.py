@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from datasets.errors import UserError
 from harness.records import list_runs, list_unfinished
-from harness.show import show_error, show_runs
+from harness.show import show_runs
+from harness.terminal import say, show_error
 
 
 def runs(
@@ -34,8 +34,7 @@ def runs(
     unfinished = list_unfinished(folder)
     if not found and not unfinished:
         raise UserError(f"{folder}: no run matches; `python run.py` makes one")
-    console = Console()
     if found:
         show_runs(found)
     for path in unfinished:
-        console.print(f"unfinished, or running: resume={path}", soft_wrap=True, highlight=False, markup=False)
+        say(f"unfinished, or running: resume={path}")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from harness.sweep.ledger import Ledger
@@ -38,18 +39,13 @@ def sweep(
     try:
         ledger = run(Sweep(space, storage, folder, workers or len(gpus()) or 1))
     except KeyboardInterrupt:
-        Console(stderr=True).print(f"interrupted; the same command continues the sweep in {folder}", soft_wrap=True)
+        say(f"interrupted; the same command continues the sweep in {folder}", stderr=True)
         raise typer.Exit(130) from None
     _report(ledger, folder)
 
 
 def _report(ledger: Ledger, folder: Path) -> None:
     from harness.sweep.report import best_trial, configured_trial, describe
-
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     if (best := best_trial(ledger)) is None:
         say(f"all {ledger.space.trials} trials were pruned; results in {folder}")

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from datasets.errors import UserError
 from harness.records import write_text
+from harness.terminal import say
 
 
 class ShowByDefault(TyperGroup):
@@ -76,7 +77,7 @@ def show(
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{definition.name}.{suffix}"
         write_text(path, render(table))
-        Console().print(path, soft_wrap=True, highlight=False)
+        say(str(path))
 
 
 @app.command()
@@ -101,9 +102,7 @@ def run(
     changes = [text for text in overrides or [] if not _is_launchers(text)]
     planned = plan(definition, records, changes, only_missing, max_hours)
     hours = sum(one.seconds for one in planned) / 3600
-    Console().print(
-        f"{definition.name}: {len(planned)} runs to make, about {hours:.2g} hours of one worker", highlight=False
-    )
+    say(f"{definition.name}: {len(planned)} runs to make, about {hours:.2g} hours of one worker")
     run_jobs([one.job for one in planned], executor)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from harness.terminal import say
 
 app = typer.Typer(help="Send finished runs to wandb.", no_args_is_help=True)
 
@@ -26,7 +27,6 @@ def push(
 
     folders = finished_runs(runs or [Path("runs")])
     made = sum(write_local(folder) for folder in folders)
-    say = Console().print
-    say(f"finished runs: {len(folders)}; wandb's files made of {made} records, the others have theirs", highlight=False)
+    say(f"finished runs: {len(folders)}; wandb's files made of {made} records, the others have theirs")
     if os.environ.get("WANDB_MODE") != "offline":
-        say(f"{upload(folders)} uploaded", highlight=False)
+        say(f"{upload(folders)} uploaded")
