@@ -96,6 +96,11 @@ assert "sklearn" not in sys.modules, "importing a predictor imported scikit-lear
     assert done.returncode == 0, done.stderr
 
 
+def test_the_command_starts_without_torch():
+    done = python("import harness.cli, sys; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
 def test_another_package_called_datasets_is_reported(tmp_path):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "__init__.py").write_text("def load_dataset(): ...")

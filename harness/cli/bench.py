@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from datasets.errors import UserError
-from datasets.store import GraphStore
 from harness.cli.data import benchmark
-from harness.records import write_text
 from harness.terminal import say
+
+if TYPE_CHECKING:
+    from datasets.store import GraphStore
 
 
 class Group(StrEnum):
@@ -34,6 +35,7 @@ def bench(
 ) -> None:
     """Measure speed and print one flat JSON object: medians of repeated runs."""
     from harness import bench as measure
+    from harness.records import write_text
 
     text = json.dumps(measure.run(what.value, _store(what, root)), indent=1)
     print(text)

@@ -9,7 +9,6 @@ import typer
 
 from datasets.errors import UserError
 from harness.cli.tables import record_folders
-from harness.records import write_text
 from harness.terminal import say
 
 
@@ -25,6 +24,7 @@ def report(
 ) -> None:
     """Write one HTML file: leaderboard, tables, figures, costs and what leaking protocols gain."""
     from harness.metric_facts import METRICS
+    from harness.records import write_text
     from harness.report.page import render
     from harness.tables.build import build
     from harness.tables.definition import known_tables, read_definition

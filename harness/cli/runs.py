@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from datasets.errors import UserError
-from harness.records import list_runs, list_unfinished
-from harness.show import show_runs
 from harness.terminal import say, show_error
 
 
@@ -21,6 +19,9 @@ def runs(
     seed: Annotated[int | None, typer.Option(help="only runs with this seed")] = None,
 ) -> None:
     """List finished runs, oldest first, then those that are not."""
+    from harness.records import list_runs, list_unfinished
+    from harness.show import show_runs
+
     wanted = {"predictor": predictor, "dataset": dataset, "protocol": protocol, "seed": seed}
     readable, wrong = list_runs(folder)
     for problem in wrong:

@@ -11,7 +11,6 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from datasets.errors import UserError
-from harness.records import write_text
 from harness.terminal import say
 
 
@@ -54,6 +53,7 @@ def show(
     out: Annotated[Path | None, typer.Option(help="Folder to write to, as Markdown unless --format is given.")] = None,
 ) -> None:
     """Make the result tables: every figure with its error bar, its published value and what is missing."""
+    from harness.records import write_text
     from harness.tables.build import build
     from harness.tables.definition import known_tables, read_definition
     from harness.tables.formats import FORMATS
