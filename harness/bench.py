@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from datasets.errors import UserError
 from datasets.graph import GraphBatch
 from datasets.protocol_types import LabelConfig, ProtocolConfig
 from datasets.protocols import split
@@ -22,8 +22,9 @@ from datasets.store import GraphStore
 from harness import registry
 from harness.bench_inputs import CELLS, NETWORKS, random_cells, random_networks
 from harness.config import compose, typed
-from harness.experiment import build_predictor
+from harness.experiment import build_data, build_predictor
 from harness.metrics import kendall_tau
+from harness.training import train
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from predictors.recipe import build_optimizer
@@ -58,10 +59,10 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def gemm_gflops(repeats: int = 9) -> float:
+def gemm_gflops() -> float:
     """Single-precision matrix-product rate in GFLOP/s: the peak other figures are compared with."""
     a, b = torch.rand(2304, 1024), torch.rand(1024, 1024)
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / median_seconds(lambda: a @ b, repeats) / 1e9
+    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / median_seconds(lambda: a @ b, 9) / 1e9
 
 
 def bench_data(store: GraphStore) -> Iterator[tuple[str, float]]:
@@ -138,13 +139,9 @@ def bench_tokenize() -> Iterator[tuple[str, float]]:
     yield "tokenize.cells_per_second", len(graphs.op) / seconds
 
 
-def bench_overhead(steps: int = 500) -> Iterator[tuple[str, float]]:
+def bench_overhead() -> Iterator[tuple[str, float]]:
     """What the training loop itself costs a step: a model of one weight, with every callback of a real run."""
-    import tempfile
-
-    from harness.experiment import build_data
-    from harness.training import train
-
+    steps = 500
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["predictor=nnformer", "predictor.dim=4", "predictor.depth=1", "logger=none", "recipe.batch_size=1"]
         config = typed(compose([*overrides, f"train={steps}", "val=10", "recipe.epochs=1", "recipe.batching=shuffled"]))
@@ -159,43 +156,21 @@ def bench_overhead(steps: int = 500) -> Iterator[tuple[str, float]]:
     yield "lightning.step_overhead_ms", 1000 * (whole - bare)
 
 
-def run(what: str, store: GraphStore | None) -> dict[str, float]:
-    """Run the ``data``, ``train``, ``predict``, ``all``, ``attention`` or ``seeds`` group; ``data`` needs NAS-Bench-101.
-
-    ``attention`` and ``seeds`` take minutes and are no part of ``all``.
-
-    Raises:
-        UserError: for ``data`` without a store.
-    """
-    if what == "attention":
-        from harness.bench_attention import bench_attention
-
-        return rounded(dict(bench_attention()))
-    if what == "seeds":
-        from harness.stacked_bench import bench_seeds
-
-        return rounded(dict(bench_seeds()))
-    results: dict[str, float] = {}
-    if what in ("data", "all") and store is not None:
-        results |= dict(bench_data(store))
-    elif what == "data":
-        raise UserError("bench data needs NAS-Bench-101; name the folder that has it with --root")
+def run(what: str, store: GraphStore | None) -> Iterator[tuple[str, float]]:
+    """Figures of the group ``data``, ``train``, ``predict`` or ``all``; those of data need a ``store`` of NAS-Bench-101."""
+    if store is not None:
+        yield from bench_data(store)
     if what != "data":
-        results["gemm_gflops"] = gemm = gemm_gflops()
+        gemm = gemm_gflops()
+        yield "gemm_gflops", gemm
         for kind in ("cells", "networks"):
             for name in trained_predictors(kind):
-                results |= dict(bench_train(name, kind, gemm)) if what != "predict" else {}
-                results |= dict(bench_predict(name, kind, gemm)) if what != "train" else {}
+                yield from bench_train(name, kind, gemm) if what != "predict" else ()
+                yield from bench_predict(name, kind, gemm) if what != "train" else ()
     if what in ("predict", "all"):
-        results |= dict(bench_tokenize())
+        yield from bench_tokenize()
     if what in ("train", "all"):
-        results |= dict(bench_overhead())
-    return rounded(results)
-
-
-def rounded(results: Mapping[str, float]) -> dict[str, float]:
-    """Figures to four significant digits."""
-    return {name: float(f"{value:.4g}") for name, value in results.items()}
+        yield from bench_overhead()
 
 
 def optimizer_step(predictor: Predictor, batch: GraphBatch) -> Callable[[], None]:

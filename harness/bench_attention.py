@@ -44,7 +44,7 @@ def chain(nodes: int) -> GraphBatch:
     )
 
 
-def measure(name: str, nodes: int, layout: str, repeats: int = 3) -> tuple[float, float, float]:
+def measure(name: str, nodes: int, layout: str) -> tuple[float, float, float]:
     """Milliseconds of a prediction, milliseconds and peak megabytes of one with its gradients."""
     pairs.DENSE_NODES, pairs.DENSE_SHARE = LAYOUTS[layout]
     config = typed(compose([f"predictor={name}", f"networks={name}", "logger=none"]))
@@ -55,10 +55,10 @@ def measure(name: str, nodes: int, layout: str, repeats: int = 3) -> tuple[float
         predictor.zero_grad()
         predictor(graph).sum().backward()
 
-    training = median_seconds(learn, repeats)
+    training = median_seconds(learn, 3)
     peak = peak_memory_mb() - before
     with torch.inference_mode():
-        prediction = median_seconds(lambda: predictor.eval()(graph), repeats)
+        prediction = median_seconds(lambda: predictor.eval()(graph), 3)
     return 1000 * prediction, 1000 * training, peak
 
 

@@ -18,14 +18,14 @@ from predictors.recipe import build_optimizer
 SEEDS = 10
 
 
-def bench_seeds(names: list[str] | None = None, repeats: int = 5) -> Iterator[tuple[str, float]]:
+def bench_seeds() -> Iterator[tuple[str, float]]:
     """Ratio for every predictor that takes gradient steps, with the batch of its default recipe of cells."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name in names or trained_predictors("cells"):
+    for name in trained_predictors("cells"):
         size = default_predictor(name, "cells").recipe.batch_size
         alone = optimizer_step(default_predictor(name, "cells").train().to(device), random_cells(size).to(device))
         together = stacked_step(name, random_cells(SEEDS * size).to(device))
-        one, ten = (median_seconds(_synchronised(step), repeats) for step in (alone, together))
+        one, ten = (median_seconds(_synchronised(step), 5) for step in (alone, together))
         yield f"{name}.seeds1_step_ms", 1000 * one
         yield f"{name}.seeds10_step_ms", 1000 * ten
         yield f"{name}.seeds10_over_1", ten / one
