@@ -16,7 +16,6 @@ from harness.terminal import say
 if TYPE_CHECKING:
     from harness.adapt import Adaptation
     from harness.adapt_result import Result
-    from harness.metric_facts import Metric
     from harness.records import RunFolder
     from harness.tables.cells import Summary
 
@@ -115,18 +114,12 @@ def _table(result: Result) -> Table:
         means = {method: result.summary(k, method, "mape_percent") for method in TITLES}
         best = min((summary.mean for summary in means.values() if summary), default=None)
         for method, title in TITLES.items():
-            cells = [_cell(result.summary(k, method, name), METRICS[name]) for name in SHOWN]
+            found = [(result.summary(k, method, name), METRICS[name]) for name in SHOWN]
+            cells = ["failed" if each is None else each.text(metric) for each, metric in found]
             summary = means[method]
             style = "bold" if summary and summary.mean == best else ""
             table.add_row(str(k) if method == "adapted" else "", title, *cells, style=style)
     return table
-
-
-def _cell(summary: Summary | None, metric: Metric) -> str:
-    if summary is None:
-        return "failed"
-    interval = "" if summary.half_width is None else f" ± {metric.text(summary.half_width)}"
-    return metric.text(summary.mean) + interval
 
 
 def _verdict(result: Result) -> str:
@@ -146,4 +139,4 @@ def _difference(gain: Summary) -> str:
     side = "below" if gain.mean > 0 else "above"
     unclear = " (not clear)" if gain.half_width is not None and abs(gain.mean) <= gain.half_width else ""
     distance = replace(gain, mean=abs(gain.mean))
-    return f"{_cell(distance, METRICS['mape_percent'])} points {side}{unclear}"
+    return f"{distance.text(METRICS['mape_percent'])} points {side}{unclear}"

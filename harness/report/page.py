@@ -140,11 +140,7 @@ def _percent(value: float | None) -> str:
 
 
 def _summary(summary: Summary | None, metric: Metric, *, signed: bool = False) -> str:
-    """Mean and half of its confidence interval."""
-    if summary is None:
-        return NOTHING
-    interval = "" if summary.half_width is None else f" ± {metric.text(summary.half_width)}"
-    return metric.text(summary.mean, signed=signed) + interval
+    return NOTHING if summary is None else summary.text(metric, signed=signed)
 
 
 def _measure(value: float | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from datasets.protocols import VERSIONS
+from harness.metric_facts import Metric
 from harness.tables.defaults import composed
 from harness.tables.definition import Column, Row
 from harness.tables.recorded import Recorded
@@ -31,6 +32,11 @@ class Summary:
     mean: float
     half_width: float | None
     count: int
+
+    def text(self, metric: Metric, *, signed: bool = False) -> str:
+        """Mean and half of its interval with the decimals of ``metric``."""
+        interval = "" if self.half_width is None else f" ± {metric.text(self.half_width)}"
+        return metric.text(self.mean, signed=signed) + interval
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,7 @@ def _field(entry: Entry, footnotes: _Footnotes) -> Field:
 
 
 def _result(summary: Summary | None, metric: Metric) -> str:
-    if summary is None:
-        return NOTHING
-    interval = "" if summary.half_width is None else f" ± {metric.text(summary.half_width)}"
-    return f"{metric.text(summary.mean)}{interval} ({summary.count})"
+    return NOTHING if summary is None else f"{summary.text(metric)} ({summary.count})"
 
 
 def _published(entry: Entry, metric: Metric) -> str:
