@@ -20,10 +20,12 @@ YARDSTICKS = ("params", "flops", "knn", "boosting")
 """Predictors shown beside every result that shares their data and split."""
 
 SHOWN = {
-    "accuracy": {"rho": "spearman", "MAPE %": "mape_percent", "RMSE": "rmse", "regret": "regret_top10"},
-    "latency": {"acc@10%": "acc_10_percent", "acc@5%": "acc_5_percent", "tau": "kendall_tau", "RMSE": "rmse"},
+    "accuracy": ("spearman", "mape_percent", "rmse", "regret_top10"),
+    "latency": ("acc_10_percent", "acc_5_percent", "kendall_tau", "rmse"),
 }
-"""Test metrics of the terminal table beside the selection metric: heading and name, by task."""
+"""Test metrics of the terminal table beside the selection metric, by task."""
+
+HEADINGS = {name: metric.short for name, metric in METRICS.items()} | {"rmse": "RMSE", "regret_top10": "regret"}
 
 
 def show_result(result: Result) -> None:
@@ -34,7 +36,7 @@ def show_result(result: Result) -> None:
     splits = [split for split in ("val", "test", "rest") if split in record["metrics"]]
     table = Table(header_style="bold")
     table.add_column("weights")
-    for heading in (*(f"{split} {METRICS[metric].short}" for split in splits), *SHOWN[task]):
+    for heading in (*(f"{split} {HEADINGS[metric]}" for split in splits), *(HEADINGS[name] for name in SHOWN[task])):
         table.add_column(heading, justify="right")
     for weights, scores in record["weights"].items():
         chosen = weights == record["selected_weights"]
@@ -67,7 +69,7 @@ def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
             record["protocol"]["name"],
             f"{record['protocol']['sizes']['train']:,}",
             str(record["seed"]),
-            METRICS[metric].short,
+            HEADINGS[metric],
             *scores,
             record["config_hash"][:8],
             path.name,
@@ -102,7 +104,7 @@ def _title(record: Mapping[str, Any]) -> str:
 
 def _cells(scores: Mapping[str, Mapping[str, float]], metric: str, splits: list[str], task: str) -> list[str]:
     selection = [scores[split].get(metric) for split in splits]
-    return [_number(value) for value in (*selection, *(scores["test"].get(name) for name in SHOWN[task].values()))]
+    return [_number(value) for value in (*selection, *(scores["test"].get(name) for name in SHOWN[task]))]
 
 
 def _number(value: float | None) -> str:
