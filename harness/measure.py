@@ -23,9 +23,10 @@ from datasets.errors import UserError
 from datasets.families import FAMILIES, build_variant
 from datasets.families.resnet import resnet_of
 from datasets.families.weights import with_random_weights
+from datasets.ortcpu import DEVICE, TABLE
 from harness.measure_journal import REFERENCE, Journal, Timing
 
-JOURNAL, DEVICE, CORPUS = "measurements.jsonl", "device.json", "unseen_structure"
+JOURNAL = "measurements.jsonl"
 PLATFORM = 0
 """Platform id in ``gt.txt``: NNLQP's own start at 1."""
 
@@ -211,12 +212,12 @@ def write_corpus(folder: Path, campaign: Campaign, facts: Mapping[str, Any]) -> 
     for number, sample in enumerate(campaign.samples, 1):
         path = f"onnx/{sample.family}/{sample.name}.onnx"
         model = build_variant(sample.family, sample.index, campaign.seed)
-        _replace(folder / CORPUS / path, model.SerializeToString(deterministic=True))
+        _replace(folder / TABLE.parent / path, model.SerializeToString(deterministic=True))
         latency = final[sample.name][1].median_ms
         rows.append(f"{number:05d} {path} 1 {latency:.5f} {sample.family} {PLATFORM}\n")
     description = {**facts, "seed": campaign.seed, "rules": asdict(campaign.rules), "noise": campaign.noise()}
     _replace(folder / DEVICE, (json.dumps(description, indent=1) + "\n").encode())
-    _replace(folder / CORPUS / "gt.txt", "".join(rows).encode())
+    _replace(folder / TABLE, "".join(rows).encode())
 
 
 def _replace(path: Path, content: bytes) -> None:

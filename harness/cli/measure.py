@@ -83,7 +83,7 @@ def _run(campaign: Campaign, out: Path) -> None:
 
 
 def _report(campaign: Campaign, out: Path) -> None:
-    from harness.measure import CORPUS, DEVICE
+    from datasets.ortcpu import DEVICE, TABLE
 
     noise = campaign.noise()
     Console().print(_table(campaign))
@@ -95,7 +95,7 @@ def _report(campaign: Campaign, out: Path) -> None:
     )
     if max(noise["reference_iqr"], noise["reference_slowdown"]) > UNSTEADY:
         say("the machine was not quiet; measure again, into another --out", "yellow")
-    for name in (f"{CORPUS}/gt.txt", DEVICE, campaign.journal.path.name):
+    for name in (TABLE, DEVICE, campaign.journal.path.name):
         say(str(out / name))
 
 
