@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 
-def with_random_weights(model: ModelProto, seed: int = 0) -> ModelProto:
+def with_random_weights(model: ModelProto) -> ModelProto:
     """A copy of a weight-less model whose initializers have values.
 
     Matrices and kernels are normal with variance 2 / fan-in (He et al., ICCV 2015), vectors uniform in [0.5, 1.5] so that
@@ -16,9 +16,8 @@ def with_random_weights(model: ModelProto, seed: int = 0) -> ModelProto:
 
     Args:
         model: a model whose initializers are all single-precision floats.
-        seed: of the values.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     filled = ModelProto()
     filled.CopyFrom(model)
     for tensor in filled.graph.initializer:
