@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import UserError
-
 Floats = NDArray[np.float64]
 
 REPLICATES = 500
@@ -39,7 +37,7 @@ def replicate(metric: str, weights: NDArray[np.float32], prediction: Floats, lab
     if metric == "kendall_tau":
         return weighted_tau(weights, prediction, label)
     error = np.abs(prediction - label) / np.abs(label)
-    values = error if metric == "mape_percent" else error <= _share(metric)
+    values = error if metric == "mape_percent" else error <= int(metric.split("_")[1]) / 100
     totals: Floats = weights.astype(np.float64) @ values
     share: Floats = 100 * totals / weights.sum(1, dtype=np.float64)
     return share
@@ -66,10 +64,3 @@ def _untied(weights: NDArray[np.float32], ranks: NDArray[np.float32]) -> Floats:
     groups = np.add.reduceat(weights[:, order], starts, axis=1, dtype=np.float64)
     untied: Floats = groups.sum(1) ** 2 - (groups**2).sum(1)
     return untied
-
-
-def _share(metric: str) -> float:
-    percent = metric.removeprefix("acc_").removesuffix("_percent")
-    if not percent.isdigit():
-        raise UserError(f"metric={metric}: cannot be resampled")
-    return int(percent) / 100
