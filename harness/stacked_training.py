@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class State:
     epoch: int
     averages: Leaves
     best: dict[str, Best]
-    curves: list[list[tuple[int, dict[str, float]]]] = field(default_factory=list)
+    curves: list[list[tuple[int, dict[str, float]]]]
 
 
 class StackedTraining:
