@@ -57,7 +57,7 @@ class Options:
         steps: of every training.
         seed: of the first draw; the others count on from it.
         platform: device of the data, where they have several.
-        out: folder of the result; by default a new one beside the run's own kind.
+        out: folder of the result; by default a new one where the run's configuration keeps runs.
     """
 
     sizes: Sequence[int] | None

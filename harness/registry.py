@@ -16,7 +16,7 @@ CONF = Path(__file__).parent / "conf"
 
 
 def names(group: str) -> list[str]:
-    """Registered names of ``predictor`` or ``dataset``, sorted."""
+    """Registered names of a group such as ``predictor``, sorted."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
