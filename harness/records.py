@@ -44,14 +44,18 @@ class RunFolder:
         """A new folder holding the run's configuration: ``config.out``, or one in ``config.runs`` named for the run.
 
         Raises:
-            UserError: if ``config.out`` holds something already.
+            UserError: if ``config.out`` holds something already, or the folder cannot be written.
         """
-        if config.out:
-            path = _claimed(Path(config.out))
-        else:
-            path = _fresh(Path(config.runs), config)
-            (path / CHECKPOINTS).mkdir()
-        write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+        try:
+            if config.out:
+                path = _claimed(Path(config.out))
+            else:
+                path = _fresh(Path(config.runs), config)
+                (path / CHECKPOINTS).mkdir()
+            write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+        except OSError as error:
+            where = f"out={config.out}" if config.out else f"runs={config.runs}"
+            raise UserError(f"{where}: cannot be written ({error.strerror}); choose another folder") from None
         return cls(path)
 
     @classmethod

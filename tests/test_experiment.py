@@ -269,6 +269,13 @@ def test_resume_in_python_takes_the_configuration_of_the_run(tmp_path):
         narbench.run("seed=4", f"resume={tmp_path / 'run'}")
 
 
+@pytest.mark.parametrize("place", ["out", "runs"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(narbench.UserError, match=f"{place}=.*file/runs: cannot be written"):
+        narbench.run("predictor=params", "train=40", "logger=none", f"{place}={tmp_path / 'file' / 'runs'}")
+
+
 @pytest.mark.parametrize("override", ["recipe.lr=0.5", "experiment=nnformer_nasbench101_100", "networks=nnformer"])
 def test_resume_refuses_another_configuration(small_run, monkeypatch, capsys, override):
     monkeypatch.setattr(sys, "argv", ["run.py", override, f"resume={small_run.folder.path}"])
