@@ -90,7 +90,7 @@ class TrainedPredictor:
         self.ranges = Ranges(**self.record["ranges"])
         self.band = ErrorBand.read(folder.path / PREDICTIONS)
         self.features = str(self.record["config"]["dataset"].get("features", "as_code"))
-        config, self._predictor, _ = trained(folder)
+        config, self._predictor, _ = trained(folder, self.record)
         self._batch_nodes = config.trainer.eval_nodes
 
     def predict(

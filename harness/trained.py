@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -23,15 +24,15 @@ def reported_weights(predictor: Predictor, config: ExperimentConfig) -> Mapping[
     return FITTED if isinstance(predictor, FittedPredictor) else weight_sets(config.recipe.ema > 0)
 
 
-def trained(folder: RunFolder) -> tuple[ExperimentConfig, Predictor, int]:
-    """The configuration of a finished run, its predictor and the training step of its weights.
+def trained(folder: RunFolder, record: Mapping[str, Any]) -> tuple[ExperimentConfig, Predictor, int]:
+    """Configuration, predictor and training step of the weights of the finished run in ``folder``, which left ``record``.
 
     Torch's random numbers stay as they were; the predictor is in evaluation mode, on the CPU.
 
     Raises:
-        UserError: if the run is unfinished or damaged, or was made by an older narbench.
+        UserError: if the run is damaged, or was made by an older narbench.
     """
-    record, config = folder.finished(), typed(OmegaConf.create(folder.config()))
+    config = typed(OmegaConf.create(folder.config()))
     with torch.random.fork_rng(devices=[]):
         predictor: Predictor = load(config.predictor.target)(config.predictor, recorded_spec(record))
     weights = reported_weights(predictor, config)[record["selected_weights"]]

@@ -46,9 +46,10 @@ class Source:
             UserError: if the run is unfinished or damaged, was made by an older narbench or has no encoder.
         """
         folder = RunFolder.existing(run)
-        config, predictor, step = trained(folder)
+        record = folder.finished()
+        config, predictor, step = trained(folder, record)
         _require_encoder(predictor, str(run))
-        return cls(folder, folder.finished(), config, predictor, step)
+        return cls(folder, record, config, predictor, step)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def test_peak_memory_is_that_of_the_run(tmp_path):
 @pytest.mark.parametrize("content", [b"garbage", b"", b"PK"])
 def test_a_damaged_checkpoint_is_named(small_run, tmp_path, content):
     (tmp_path / "best.ckpt").write_bytes(content)
-    _, predictor, _ = trained(small_run.folder)
+    _, predictor, _ = trained(small_run.folder, small_run.record)
     with pytest.raises(narbench.UserError, match=r"best\.ckpt: damaged"):
         load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
     torch.save({"other": 1}, tmp_path / "best.ckpt")

@@ -79,7 +79,7 @@ def trial_config(space: Space, values: dict[str, object], seed: int, folder: Pat
 
 def milliseconds(result: Result) -> float:
     """Time of one prediction in ms: batches of the configured size of validation graphs, on one device, all in memory."""
-    config, predictor, _ = trained(result.folder)
+    config, predictor, _ = trained(result.folder, result.record)
     data = experiment.build_data(config)
     data.setup()
     if config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
