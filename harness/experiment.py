@@ -191,9 +191,11 @@ def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
     """The configuration of the run that ``config.resume`` names, with the overrides that say where it goes on.
 
     Raises:
-        UserError: if another override given beside ``resume`` differs from that configuration.
+        UserError: if it is of an adaptation, or another override given beside ``resume`` differs from it.
     """
     stored = OmegaConf.create(RunFolder.existing(Path(config.resume)).config())
+    if stored.protocol.name not in VERSIONS:
+        raise UserError(f"{config.resume}: made by `narbench adapt`, which continues it with --out {config.resume}")
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key == "resume" or key.startswith("hydra"):

@@ -107,6 +107,8 @@ def test_an_interrupted_adaptation_goes_on(home, tmp_path, narbench):
     (out / "points.jsonl").write_bytes(lines[0] + kept + lines[2] + lines[3][:20])
     status, _, err = narbench(*arguments, "--steps", 4, "--out", out)
     assert (status, "points.jsonl: made with steps 3, now 4; give another --out" in err) == (2, True)
+    with pytest.raises(UserError, match="made by `narbench adapt`, which continues it with --out"):
+        api.run(f"resume={out}")
     assert narbench(*arguments, "--steps", 3, "--out", out)[0] == 0
     assert (out / "points.jsonl").read_bytes() == lines[0] + kept + b"".join(lines[2:])
     again, first = json.loads((out / "adaptation.json").read_text()), json.loads(whole)
