@@ -45,30 +45,17 @@ class NetworkGraph:
         return network_hash(self.ops, self.edges, np.concatenate([self.attributes, self.output_shape], 1))
 
 
-def join(
-    graphs: Sequence[NetworkGraph],
-    keys: Sequence[str],
-    labels: Mapping[str, NDArray[Any]],
-    groups: Mapping[str, Sequence[str]] | None = None,
-) -> Columns:
-    """The content of a store of networks.
-
-    Args:
-        graphs: B networks, at least one.
-        keys: official ids (B,).
-        labels: per-graph labels (B,) by name.
-        groups: names (B,) that graphs are grouped by.
-    """
+def join(graphs: Sequence[NetworkGraph], keys: Sequence[str]) -> Columns:
+    """The content of a store of B networks, at least one, under ``keys`` (B,), without labels."""
     return Columns(
         keys=keys,
         hashes=np.frombuffer(b"".join(graph.hash for graph in graphs), np.uint8).reshape(-1, 16),
         ops=_ragged(graphs, "ops"),
         edges=_ragged(graphs, "edges"),
         static=_static(graphs),
-        labels=labels,
+        labels={},
         attributes=_ragged(graphs, "attributes"),
         output_shape=_ragged(graphs, "output_shape"),
-        groups=groups or {},
     )
 
 

@@ -105,7 +105,7 @@ def _read_chunk(networks: Sequence[Network], folder: Path, features: str) -> Net
     if not read:
         return Networks([], failures)
     unknown: Counter[str] = sum((graph.unknown for graph in read.values()), Counter())
-    table = join(list(read.values()), [name(network) for network in read], {}).table()
+    table = join(list(read.values()), [name(network) for network in read]).table()
     return Networks([table.replace_schema_metadata({"unknown": json.dumps(unknown)})], failures)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -397,7 +398,7 @@ def test_permutation_and_its_default():
 def test_joined_graphs_survive_a_store_and_batch_alike(tmp_path):
     graphs = [read(small_network(), 2), read(branches(1)), convolution(group=2)(3)]
     labels = {"latency_ms": np.array([1.0, 2.0, 3.0])}
-    columns = join(graphs, ["a", "b", "c"], labels, {"family": ["f", "f", "g"]})
+    columns = replace(join(graphs, ["a", "b", "c"]), labels=labels)
     manifest = Manifest("n", "latency", OPERATIONS, {"latency_ms": "ms"}, STATIC, "x", {"file": "f"}, attributes=ATTRIBUTES)
     stored = write_store(tmp_path / "s", columns, manifest).batch(np.arange(3), "latency_ms")
     direct = batch(graphs)
