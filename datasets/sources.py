@@ -59,14 +59,7 @@ def find_source(name: str, root: Path, sources: tuple[Source, ...]) -> tuple[Sou
 
 
 def prepare_store(
-    name: str,
-    root: Path,
-    cache: Path,
-    sources: tuple[Source, ...],
-    *,
-    filed_as: str | None = None,
-    checksum: bool = True,
-    console: Console | None = None,
+    name: str, root: Path, cache: Path, sources: tuple[Source, ...], *, filed_as: str, checksum: bool = True
 ) -> GraphStore:
     """Open the store of a benchmark, converting the official file first if that was not done yet.
 
@@ -77,23 +70,22 @@ def prepare_store(
         root: folder with the official files.
         cache: folder of the stores.
         sources: forms the benchmark is published in, best first.
-        filed_as: name of the store; that of the benchmark by default.
+        filed_as: name of the store.
         checksum: refuse a file whose published checksum differs.
-        console: where progress is shown; stderr by default.
 
     Raises:
         UserError: if nothing is found, a file cannot be read, a checksum differs or the content is not valid.
     """
     source, path = find_source(name, root, sources)
-    folder = cache / f"{filed_as or name}-{_identity(path)}"
+    folder = cache / f"{filed_as}-{_identity(path)}"
     with FileLock(Path(tempfile.gettempdir()) / f"narbench-{folder.name}.lock"):
         if (folder / MANIFEST).exists():
             return GraphStore.open(folder)
-        return _convert(name, source, path, folder, checksum=checksum, console=console or Console(stderr=True))
+        return _convert(name, source, path, folder, checksum=checksum)
 
 
-def _convert(name: str, source: Source, path: Path, folder: Path, *, checksum: bool, console: Console) -> GraphStore:
-    digest = None
+def _convert(name: str, source: Source, path: Path, folder: Path, *, checksum: bool) -> GraphStore:
+    console, digest = Console(stderr=True), None
     if path.is_file():
         with console.status(f"{name}: checking {path.name}"):
             digest = _sha256(path)

@@ -4,12 +4,10 @@ import errno
 import hashlib
 import json
 import os
-from io import StringIO
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from rich.console import Console
 from stores import manifest, random_columns
 
 from datasets import sources as sources_module
@@ -41,7 +39,7 @@ def setting(tmp_path):
     other = Source("folder", "the official folder", "https://example.org/b", reader)
 
     def prepare(**options):
-        return prepare_store("toy", root, cache, (best, other), console=Console(file=StringIO()), **options)
+        return prepare_store("toy", root, cache, (best, other), filed_as="toy", **options)
 
     return root, cache, reader, prepare
 
