@@ -132,18 +132,11 @@ class GraphBatch:
 
     def to(self, *args: Any, **kwargs: Any) -> GraphBatch:
         """Move every tensor, as ``Tensor.to`` (Lightning's transfer hook)."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
-
-    def pin_memory(self) -> GraphBatch:
-        """Pin every tensor (the loaders' hook)."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, move: Any) -> GraphBatch:
-        changed: dict[str, Any] = {}
+        moved: dict[str, Any] = {}
         for part in fields(self):
             value = getattr(self, part.name)
             if isinstance(value, Tensor):
-                changed[part.name] = move(value)
+                moved[part.name] = value.to(*args, **kwargs)
             elif isinstance(value, Mapping):
-                changed[part.name] = {name: move(tensor) for name, tensor in value.items()}
-        return replace(self, **changed)
+                moved[part.name] = {name: tensor.to(*args, **kwargs) for name, tensor in value.items()}
+        return replace(self, **moved)
