@@ -8,8 +8,8 @@ from torch import Tensor
 from datasets.graph import DenseGraphs
 
 
-def prune(graphs: DenseGraphs, none: int, keep: tuple[int, int], hops: int = 3) -> DenseGraphs:
-    """Drop ``none`` nodes, then nodes not within ``hops`` of both ends; remaining nodes move up, order kept.
+def prune(graphs: DenseGraphs, none: int, keep: tuple[int, int]) -> DenseGraphs:
+    """Drop ``none`` nodes, then nodes not within three edges of both ends; remaining nodes move up, order kept.
 
     This is what NN-Former does to NAS-Bench-201 cells: a node stays if the input reaches it and it reaches the output
     within three edges. The ends always stay.
@@ -18,14 +18,13 @@ def prune(graphs: DenseGraphs, none: int, keep: tuple[int, int], hops: int = 3) 
         graphs: padded graphs.
         none: id of the operation that outputs zero.
         keep: ids of the input and of the output operation.
-        hops: longest path looked at.
     """
     first = (graphs.op == keep[0]) & graphs.mask
     last = (graphs.op == keep[1]) & graphs.mask
     alive = graphs.mask & (graphs.op != none)
     links = (graphs.adjacency & alive[:, :, None] & alive[:, None, :]).float()
     reached, reaching = first.float(), last.float()
-    for _ in range(hops):
+    for _ in range(3):
         reached = (reached + torch.einsum("bi,bij->bj", reached, links)).clamp(max=1)
         reaching = (reaching + torch.einsum("bij,bj->bi", links, reaching)).clamp(max=1)
     stay = first | last | (alive & (reached > 0) & (reaching > 0))
