@@ -19,12 +19,19 @@ ATTRIBUTE_NAMES = {"kernel": "kernel_shape", "stride": "strides", "pad": "pads",
 """ONNX names of the attributes whose names differ."""
 
 
+class Kinds(dict[str, dict[str, Tensor]]):
+    """The tensors of each stored kind; a test that needs a kind that is not stored is skipped."""
+
+    def __missing__(self, kind: str) -> dict[str, Tensor]:
+        pytest.skip(f"this case stores no {kind}")
+
+
 @dataclass(frozen=True)
 class Case:
     """One model configuration: its description and the tensors of each kind (params, io, acts, step)."""
 
     facts: dict[str, Any]
-    tensors: dict[str, dict[str, Tensor]]
+    tensors: Kinds
 
 
 def names(folder: Path, group: str) -> list[str]:
@@ -32,12 +39,31 @@ def names(folder: Path, group: str) -> list[str]:
     return sorted(p.stem for p in (folder / group).glob("*.json") if "config" in json.loads(p.read_text()))
 
 
+def stored(folder: Path, *path: str) -> Path:
+    """A file of the folder; a test that needs one that is not there is skipped."""
+    file = folder.joinpath(*path)
+    if not file.exists():
+        pytest.skip(f"no {file}")
+    return file
+
+
+def facts(folder: Path, *path: str) -> Any:
+    """What a JSON file says."""
+    return json.loads(stored(folder, *path).read_text())
+
+
+def tensors(folder: Path, *path: str) -> dict[str, Tensor]:
+    """What a file of tensors holds."""
+    return load_file(stored(folder, *path))
+
+
 def read(folder: Path, group: str, name: str) -> Case:
-    facts = json.loads((folder / group / f"{name}.json").read_text())
-    return Case(facts, {kind: load_file(folder / group / file) for kind, file in facts["files"].items()})
+    said = facts(folder, group, f"{name}.json")
+    files = {kind: folder / group / file for kind, file in said["files"].items()}
+    return Case(said, Kinds({kind: load_file(file) for kind, file in files.items() if file.exists()}))
 
 
-def fill(facts: dict[str, Any]) -> dict[str, Tensor]:
+def fill(said: dict[str, Any]) -> dict[str, Tensor]:
     """The parameters of a full-size case, from the documented hash of (parameter, index)."""
     wide, mask = torch.int64, 0xFFFFFFFF
 
@@ -46,7 +72,7 @@ def fill(facts: dict[str, Any]) -> dict[str, Tensor]:
         return ((low * factor) + ((high * factor & 0xFFFF) << 16)) & mask
 
     result = {}
-    for row in facts["fill"]["rows"]:
+    for row in said["fill"]["rows"]:
         size = 1
         for n in row["shape"]:
             size *= n
@@ -61,10 +87,7 @@ def fill(facts: dict[str, Any]) -> dict[str, Tensor]:
 
 def initial_statistics(folder: Path, *path: str) -> dict[str, dict[str, float]]:
     """Mean, deviation (``std``) and largest size (``absmax``) of every official parameter when it has just been drawn."""
-    file = folder / "protocol" / "init_stats.json"
-    if not file.exists():
-        pytest.skip(f"no {file}")
-    found = json.loads(file.read_text())
+    found = facts(folder, "protocol", "init_stats.json")
     for name in path:
         found = found[name]
     return found
@@ -111,14 +134,14 @@ def dense(ops: Tensor, adjacency: Tensor) -> DenseGraphs:
 
 def extracted(folder: Path, names: list[str]) -> GraphBatch:
     """A batch of whole networks, from what the official extractor said about ``names`` (``graph@bBATCH``)."""
-    graphs = json.loads((folder / "onnx" / "extract_nnlp.json").read_text())["graphs"]
+    graphs = facts(folder, "onnx", "extract_nnlp.json")["graphs"]
     return networks([graphs[name] for name in names])
 
 
 def networks(graphs: list[dict[str, Any]]) -> GraphBatch:
     """A batch of whole networks from the raw facts of each."""
-    nodes = [node for facts in graphs for node in facts["nodes"]]
-    ptr = torch.tensor([0, *(len(facts["nodes"]) for facts in graphs)]).cumsum(0)
+    nodes = [node for graph in graphs for node in graph["nodes"]]
+    ptr = torch.tensor([0, *(len(graph["nodes"]) for graph in graphs)]).cumsum(0)
     names = {"batch": "batch", "flops": "flops", "params": "params", "memory": "mem"}
     return GraphBatch(
         op=torch.tensor([OPERATIONS.index(_operation(node)) for node in nodes]),

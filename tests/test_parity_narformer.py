@@ -1,12 +1,10 @@
 """NAR-Former on cells against the official code's numbers."""
 
-import json
 import re
 
 import golden
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from datasets.graph import TaskSpec
 from harness.config import compose, typed
@@ -270,7 +268,7 @@ def test_losses(golden_folder):
 @pytest.mark.parametrize("benchmark", ["nb101", "nb201"])
 def test_augmentation_matches_the_official_cells(golden_folder, benchmark):
     """The stored augmentation (lists of graphs, empty where there is none), alone and in one padded batch."""
-    cells = [cell["v1"] for cell in json.loads((golden_folder / "cells" / f"{benchmark}.json").read_text())["cells"]]
+    cells = [cell["v1"] for cell in golden.facts(golden_folder, "cells", f"{benchmark}.json")["cells"]]
     together = swap_last(golden.cells([c["ops"] for c in cells], [c["adj"] for c in cells]).dense)
     for row, cell in enumerate(cells):
         ops, adjacency = (cell[f"aug_{k}"][0] if cell[f"aug_{k}"] else cell[k] for k in ("ops", "adj"))
@@ -283,7 +281,7 @@ def test_augmentation_matches_the_official_cells(golden_folder, benchmark):
 
 
 def test_code_tables(golden_folder):
-    tables = load_file(golden_folder / "encodings" / "encodings.safetensors")
+    tables = golden.tensors(golden_folder, "encodings", "encodings.safetensors")
     compared = 0
     for name, expected in tables.items():
         found = re.fullmatch(r"v1/(nerf|trans)_(depth_)?F\d+", name)

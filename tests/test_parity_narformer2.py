@@ -1,6 +1,5 @@
 """NAR-Former V2 on cells and on whole networks against the official code's numbers."""
 
-import json
 import re
 
 import golden
@@ -290,9 +289,7 @@ def test_losses(golden_folder):
 
 
 def test_codes(golden_folder):
-    from safetensors.torch import load_file
-
-    stored = load_file(golden_folder / "encodings" / "encodings.safetensors")
+    stored = golden.tensors(golden_folder, "encodings", "encodings.safetensors")
     table = CellTokens(40, "as_code").operations[stored["v2/ids"]]
     torch.testing.assert_close(table, stored["v2_numpy1/nerf_F32"], atol=1e-6, rtol=0)
 
@@ -300,7 +297,7 @@ def test_codes(golden_folder):
 @pytest.mark.parametrize("benchmark", ["nb101", "nb201"])
 def test_augmentation_matches_the_official_cells(golden_folder, benchmark):
     """The first stored augmentation, or the cell itself where none is stored, alone and in one padded batch."""
-    stored = [cell["v2"] for cell in json.loads((golden_folder / "cells" / f"{benchmark}.json").read_text())["cells"]]
+    stored = [cell["v2"] for cell in golden.facts(golden_folder, "cells", f"{benchmark}.json")["cells"]]
     together = first(golden.cells([c["ops"] for c in stored], [c["adj"] for c in stored]).dense)
     for row, cell in enumerate(stored):
         ops, adjacency = (cell[f"aug_{k}"][0] if cell[f"aug_{k}"] else cell[k] for k in ("ops", "adj"))

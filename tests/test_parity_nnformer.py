@@ -200,11 +200,9 @@ def test_losses(golden_folder):
 
 def test_pruning_matches_the_official_cells(golden_folder):
     """Pruned NAS-Bench-201 cells: same operations and adjacency as the official loader's."""
-    import json
-
     from predictors.layers.prune import prune
 
-    for cell in json.loads((golden_folder / "cells" / "nb201.json").read_text())["cells"]:
+    for cell in golden.facts(golden_folder, "cells", "nb201.json")["cells"]:
         graphs = golden.cells([cell["v1"]["ops"]], [cell["v1"]["adj"]]).dense
         pruned = prune(graphs, none=5, keep=(0, 6))
         assert pruned.op[0].tolist() == cell["nnformer"]["ops"]

@@ -1,8 +1,8 @@
 """Schedules, samplers, dropout and gathering: the parts of training that carry no model."""
 
-import json
 import math
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -46,14 +46,14 @@ def recipe(**changes):
     ],
 )
 def test_schedules_are_the_official_ones(golden_folder, stored, changes):
-    facts = json.loads((golden_folder / "protocol" / "protocol.json").read_text())["schedules"]
+    facts = golden.facts(golden_folder, "protocol", "protocol.json")["schedules"]
     steps = facts["total_steps"]
     ours = [multiplier(recipe(warmup=facts["warmup_steps"] / steps, **changes), step, steps) for step in range(steps)]
     assert ours == pytest.approx(facts[stored], abs=1e-9)
 
 
 def test_metrics_are_the_official_ones(golden_folder):
-    facts = json.loads((golden_folder / "protocol" / "protocol.json").read_text())["metrics"]
+    facts = golden.facts(golden_folder, "protocol", "protocol.json")["metrics"]
     official = facts["per_repo"]["v2"]
     ours = score(np.array(facts["pred"]), np.array(facts["target"]), higher_is_better=False).values
     assert ours["kendall_tau"] == pytest.approx(official["tau"])
