@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,18 @@ def networks(graphs: list[dict[str, Any]]) -> GraphBatch:
         labels={"ms": torch.ones(len(graphs))},
         target_name="ms",
         attributes=torch.tensor([_slots(node) for node in nodes]),
-        output_shape=torch.tensor([(node["out_shape"] + [0.0] * 4)[:4] for node in nodes]),
+        output_shape=torch.tensor([_output_shape(node) for node in nodes]),
     )
 
 
 def _operation(node: dict[str, Any]) -> str:
     return KNOWN[node["code"] - 1] if node["code"] else "Unknown"
+
+
+def _output_shape(node: dict[str, Any]) -> list[float]:
+    """Four dimensions; the official shape of a declared input of rank 0 is None, which is coded as not a number."""
+    shape = [nan] if node["out_shape"] is None else [float(size) for size in node["out_shape"]]
+    return (shape + [0.0] * 4)[:4]
 
 
 def _slots(node: dict[str, Any]) -> list[float]:

@@ -150,7 +150,7 @@ def test_outputs(case, layout):
     network = build(case).eval()
     for key in keys(case):
         expected = case.tensors["io"][f"{key}/out_f64"].float().view(-1)
-        torch.testing.assert_close(network(*inputs(case, key)), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network(*inputs(case, key)), expected, atol=1e-5, rtol=1e-5, equal_nan=True)
 
 
 @torch.no_grad()
@@ -162,7 +162,7 @@ def test_predictor_on_whole_networks(case, golden_folder):
     model.network.load_state_dict(build(case).state_dict())
     stored = next(batch for batch in case.facts["batches"] if batch["key"] == "onnx")
     prediction = model(golden.extracted(golden_folder, stored["graphs"]))
-    torch.testing.assert_close(prediction, torch.tensor(stored["out"]).view(-1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(prediction, torch.tensor(stored["out"]).view(-1), atol=1e-5, rtol=1e-5, equal_nan=True)
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def test_double_precision(case, layout):
     for key in keys(case):
         wide = [part.double() if part.is_floating_point() else part for part in inputs(case, key)]
         expected = case.tensors["io"][f"{key}/out_f64"].view(-1)
-        torch.testing.assert_close(network(*wide), expected, atol=1e-11, rtol=1e-11)
+        torch.testing.assert_close(network(*wide), expected, atol=1e-11, rtol=1e-11, equal_nan=True)
 
 
 @torch.no_grad()

@@ -80,10 +80,10 @@ def test_outputs(case):
     network, io = build(case).eval(), case.tensors["io"]
     for key in keys(case):
         out = network(*inputs(case, key))
-        torch.testing.assert_close(out, io[f"{key}/out_f64"].float(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(out, io[f"{key}/out_f64"].float(), atol=1e-5, rtol=1e-5, equal_nan=True)
         if f"{key}/platform_gather" in io and f"{key}/out_selected" in io:
             selected = out.gather(1, io[f"{key}/platform_gather"])
-            torch.testing.assert_close(selected, io[f"{key}/out_selected"], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(selected, io[f"{key}/out_selected"], atol=1e-5, rtol=1e-5, equal_nan=True)
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_double_precision(case):
     for key in keys(case):
         wide = [part.double() if part.is_floating_point() else part for part in inputs(case, key)]
         expected = case.tensors["io"][f"{key}/out_f64"]
-        torch.testing.assert_close(network(*wide), expected, atol=1e-11, rtol=1e-11)
+        torch.testing.assert_close(network(*wide), expected, atol=1e-11, rtol=1e-11, equal_nan=True)
 
 
 @torch.no_grad()
@@ -154,7 +154,7 @@ def test_predictor_on_whole_networks(case, golden_folder):
     heads = torch.tensor(stored["gather_index"]) if platforms else torch.zeros(len(batch), dtype=torch.long)
     expected = torch.tensor(stored["out"]).gather(1, heads[:, None])[:, 0]
     batch = replace(batch, platform=heads if platforms else None)
-    torch.testing.assert_close(model(batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(batch), expected, atol=1e-5, rtol=1e-5, equal_nan=True)
 
 
 @torch.no_grad()
