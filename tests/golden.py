@@ -136,7 +136,17 @@ def dense(ops: Tensor, adjacency: Tensor) -> DenseGraphs:
 def extracted(folder: Path, names: list[str]) -> GraphBatch:
     """A batch of whole networks, from what the official extractor said about ``names`` (``graph@bBATCH``)."""
     graphs = facts(folder, "onnx", "extract_nnlp.json")["graphs"]
+    if unknown := set(names) - set(graphs):
+        pytest.skip(f"nothing is stored of {unknown}")
     return networks([graphs[name] for name in names])
+
+
+def of_extracted(case: Case) -> list[dict[str, Any]]:
+    """What is said of the batches whose ``graphs`` are names of extracted ones."""
+    named = [batch for batch in case.facts["batches"] if isinstance(batch.get("graphs"), list)]
+    if not named:
+        pytest.skip("this case has no batch of extracted graphs")
+    return named
 
 
 def networks(graphs: list[dict[str, Any]]) -> GraphBatch:
