@@ -176,9 +176,9 @@ def test_double_precision(case):
 
 
 def test_activations(case):
-    """The output of every module of ours that the official code has too."""
+    """Every stored output of a module that ours has too; none of a whole layer is left out."""
     model, acts = build(case).eval(), case.tensors["acts"]
-    modules, compared = dict(model.named_modules()), set()
+    modules, compared, wanted = dict(model.named_modules()), set(), set()
     for key, graphs, _ in batches(case):
         seen = {}
         hooks = [
@@ -190,13 +190,16 @@ def test_activations(case):
         for hook in hooks:
             hook.remove()
         for stored, expected in acts.items():
-            found = re.fullmatch(rf"{key}/((?:transformer|dep_map)\..*|mlp\.layer)#0(\.0)?", stored)
+            found = re.fullmatch(rf"{re.escape(key)}/((?:transformer|dep_map)\..*|mlp\.layer)#0(\.0)?", stored)
             name = found and our_module(found[1])
+            if name and re.fullmatch(r"(encoder|stages|fusions)\.\d+|final_norm", name):
+                wanted.add(name)
             if name in seen and seen[name].shape == expected.shape:
                 torch.testing.assert_close(seen[name], expected, atol=2e-5, rtol=1e-5, msg=lambda m, s=stored: f"{s}: {m}")
                 compared.add(name)
-    stages = {name for name in modules if re.fullmatch(r"(encoder|stages|fusions)\.\d+|final_norm", name)}
-    assert stages <= compared
+    if not wanted:
+        pytest.skip("this case stores no outputs of whole layers")
+    assert wanted <= compared
 
 
 def our_module(official):
