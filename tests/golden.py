@@ -64,6 +64,22 @@ def read(folder: Path, group: str, name: str) -> Case:
     return Case(said, Kinds({kind: load_file(file) for kind, file in files.items() if file.exists()}))
 
 
+def weights(case: Case) -> dict[str, Tensor]:
+    """The official parameters, stored or filled in."""
+    return case.tensors["params"] if "params" in case.tensors else fill(case.facts)
+
+
+def keys_of_step(case: Case) -> list[str]:
+    """The batches of which a training step is stored."""
+    return [batch["key"] for batch in case.facts["batches"] if f"{batch['key']}/loss" in case.tensors["step"]]
+
+
+def gradients(case: Case, prefix: str = "grad/") -> dict[str, Tensor]:
+    """The gradients of all official parameters in a training step, 0 where none is stored."""
+    step = case.tensors["step"]
+    return {name: step.get(prefix + name, torch.zeros_like(value)) for name, value in weights(case).items()}
+
+
 def fill(said: dict[str, Any]) -> dict[str, Tensor]:
     """The parameters of a full-size case, from the documented hash of (parameter, index)."""
     wide, mask = torch.int64, 0xFFFFFFFF

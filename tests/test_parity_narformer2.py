@@ -85,10 +85,6 @@ def configuration(facts, **changes):
     return NARFormer2Config(**values | changes)
 
 
-def weights(case):
-    return case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
-
-
 def is_cells(case):
     return case.facts["config"]["dataset"] != "nnlqp"
 
@@ -97,7 +93,7 @@ def build(case):
     """The network alone, with the case's weights."""
     facts = case.facts["config"]
     network = Network(configuration(facts), facts["num_node_features"], 0 if is_cells(case) else 40)
-    network.load_state_dict({rename(name, NAMES): value for name, value in weights(case).items()})
+    network.load_state_dict({rename(name, NAMES): value for name, value in golden.weights(case).items()})
     return network
 
 
@@ -223,17 +219,14 @@ def test_activations(case, layout):
         pytest.skip("this case stores no outputs of such modules")
 
 
-def check_gradients(network, step, prefix):
+def check_gradients(network, official):
     """Groups of only 4 channels are normalised: stored gradients are up to 3e-5 of their largest off the float64 ones."""
+    stored = {rename(name, NAMES): value for name, value in official.items()}
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-    compared = set()
-    for stored, expected in step.items():
-        if stored.startswith(prefix):
-            name = rename(stored.removeprefix(prefix), NAMES)
-            limit = 1e-4 * float(expected.abs().max()) + 1e-7
-            assert (gradients[name] - expected).abs().max() <= limit, name
-            compared.add(name)
-    assert compared == set(gradients)
+    assert stored.keys() == gradients.keys()
+    for name, expected in stored.items():
+        limit = 1e-4 * float(expected.abs().max()) + 1e-7
+        assert (gradients[name] - expected).abs().max() <= limit, name
 
 
 def test_training_step_on_cells(case, layout):
@@ -253,21 +246,21 @@ def test_training_step_on_cells(case, layout):
     loss = sum(terms.values())
     assert loss.item() == pytest.approx(facts["loss"], abs=1e-5, rel=1e-5)
     loss.backward()
-    check_gradients(network, step, "grad/")
+    check_gradients(network, golden.gradients(case))
 
 
 def test_training_step_on_networks(case, layout):
     if is_cells(case) or "step" not in case.tensors:
         pytest.skip("this case stores no such training step")
     step = case.tensors["step"]
-    for key in keys(case):
+    for key in golden.keys_of_step(case):
         network = build(case).train()
         prediction = network(*inputs(case, key))
         torch.testing.assert_close(prediction, step[f"{key}/out"].view(-1), atol=1e-5, rtol=1e-5)
         loss = relative_squared_error(prediction, step[f"{key}/target"].view(-1))
         assert loss.item() == pytest.approx(step[f"{key}/loss"].item(), abs=1e-6, rel=1e-5)
         loss.backward()
-        check_gradients(network, step, f"{key}/grad/")
+        check_gradients(network, golden.gradients(case, f"{key}/grad/"))
 
 
 def test_losses(golden_folder):

@@ -64,8 +64,7 @@ def rename(official, table):
 @pytest.fixture(scope="module")
 def weights(case):
     """The case's weights under our names."""
-    stored = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
-    return {rename(name, NAMES): value for name, value in stored.items()}
+    return {rename(name, NAMES): value for name, value in golden.weights(case).items()}
 
 
 def build(case, weights):
@@ -167,7 +166,7 @@ def test_training_step(case, weights, layout):
     if "step" not in case.tensors:
         pytest.skip("this case stores no training step")
     step = case.tensors["step"]
-    for key in keys(case):
+    for key in golden.keys_of_step(case):
         network = build(case, weights).train()
         prediction = network(*inputs(case, key), passes=2)
         torch.testing.assert_close(prediction, step[f"{key}/out"].view(-1).repeat(2), atol=1e-5, rtol=1e-5)
@@ -175,7 +174,7 @@ def test_training_step(case, weights, layout):
         assert loss.item() == pytest.approx(step[f"{key}/loss"].item(), abs=1e-6, rel=1e-5)
         loss.backward()
         gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-        stored = {rename(n.removeprefix(f"{key}/grad/"), NAMES): v for n, v in step.items() if n.startswith(f"{key}/grad/")}
+        stored = {rename(name, NAMES): value for name, value in golden.gradients(case, f"{key}/grad/").items()}
         assert stored.keys() == gradients.keys()
         for name, expected in stored.items():
             limit = 1e-5 * float(expected.abs().max()) + 1e-7

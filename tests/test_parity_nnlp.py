@@ -49,8 +49,7 @@ def build(case):
         encode_static=facts["norm_sf"],
         platforms=max(1, len(facts["multi_plt"])),
     )
-    weights = case.tensors["params"] if "params" in case.tensors else golden.fill(case.facts)
-    network.load_state_dict({ours(name): value for name, value in weights.items()})
+    network.load_state_dict({ours(name): value for name, value in golden.weights(case).items()})
     return network
 
 
@@ -116,7 +115,7 @@ def test_training_step(case):
     if "step" not in case.tensors:
         pytest.skip("this case stores no training step")
     step, io = case.tensors["step"], case.tensors["io"]
-    for key in keys(case):
+    for key in golden.keys_of_step(case):
         network = build(case).train()
         out = network(*inputs(case, key))
         prediction = out.gather(1, io.get(f"{key}/platform_gather", torch.zeros(len(out), 1, dtype=torch.long))).view(-1)
@@ -125,7 +124,7 @@ def test_training_step(case):
         assert loss.item() == pytest.approx(step[f"{key}/loss"].item(), abs=1e-6, rel=1e-5)
         loss.backward()
         gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-        stored = {ours(n.removeprefix(f"{key}/grad/")): v for n, v in step.items() if n.startswith(f"{key}/grad/")}
+        stored = {ours(name): value for name, value in golden.gradients(case, f"{key}/grad/").items()}
         assert stored.keys() == gradients.keys()
         for name, expected in stored.items():
             limit = 1e-5 * float(expected.abs().max()) + 1e-7
