@@ -102,6 +102,24 @@ def fill(said: dict[str, Any]) -> dict[str, Tensor]:
     return result
 
 
+def assert_output(actual: Tensor, expected: Tensor, what: str, lost: float = 0.0) -> None:
+    """A module's output up to rounding: 2e-5 of the largest number (of 1, if all are smaller) and 20 times ``lost``.
+
+    Args:
+        what: the module, for the message.
+        lost: what our own float32 numbers are off those of float64; official ones are off by about as much.
+    """
+    limit = 2e-5 * max(1.0, float(expected.abs().max())) + 20 * lost
+    torch.testing.assert_close(actual, expected, atol=limit, rtol=0, msg=lambda m: f"{what}: {m}")
+
+
+def assert_gradient(actual: Tensor | None, expected: Tensor, name: str, lost: float = 0.0) -> None:
+    """A gradient up to rounding: 5e-5 of its largest number and 20 times ``lost``, see ``assert_output``; None is 0."""
+    limit = 5e-5 * float(expected.abs().max()) + 1e-7 + 20 * lost
+    actual = torch.zeros_like(expected) if actual is None else actual
+    assert (actual - expected).abs().max() <= limit, name
+
+
 def initial_statistics(folder: Path, *path: str) -> dict[str, dict[str, float]]:
     """Mean, deviation (``std``) and largest size (``absmax``) of every official parameter when it has just been drawn."""
     found = facts(folder, "protocol", "init_stats.json")
