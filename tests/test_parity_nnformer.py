@@ -187,11 +187,13 @@ def test_losses(golden_folder):
         if not isinstance(term, dict):
             continue
         weights = term["lambdas"]
-        assert weights[0] * mean_squared_error(prediction, target).item() == pytest.approx(term["loss_mse"], abs=1e-7)
-        ranking = weights[1] * sequence_ranking(prediction, target, permutation).item()
-        assert ranking == pytest.approx(term["loss_rank"], abs=1e-7)
-        consistency = weights[2] * architecture_consistency(*prediction.chunk(2)).item()
-        assert consistency == pytest.approx(term["loss_consist"], abs=1e-7)
+        terms = {
+            "loss_mse": weights[0] * mean_squared_error(prediction, target),
+            "loss_rank": weights[1] * sequence_ranking(prediction, target, permutation),
+            "loss_consist": weights[2] * architecture_consistency(*prediction.chunk(2)),
+        }
+        for name, value in terms.items():
+            assert value.item() == pytest.approx(term[name], abs=1e-7, rel=1e-6)
 
 
 def test_pruning_matches_the_official_cells(golden_folder):
