@@ -37,6 +37,8 @@ def finished_runs(places: Iterable[Path]) -> list[RunFolder]:
 
 def write_local(folder: RunFolder) -> bool:
     """Make wandb's files of a run, unless its logger or an earlier push did, and say whether they were made."""
+    import wandb
+
     record = folder.finished()
     made = folder.path / "wandb" / MADE
     if made.exists() or (record["config"]["logger"]["kind"] == "wandb" and _logged(folder)):
@@ -47,6 +49,7 @@ def write_local(folder: RunFolder) -> bool:
     for step, values in _curves(folder.path / "csv" / "metrics.csv"):
         logger.log_metrics(values, step)
     loggers.log_result(logger, record, _predictions(folder.path / PREDICTIONS))
+    wandb.teardown()  # wandb.finish() does not wait until the files are complete
     made.touch()
     return True
 
