@@ -30,6 +30,10 @@ from predictors.fitted import FittedPredictor
 from predictors.recipe import Recipe, check
 
 CONF_MODULE = "harness.conf"
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
+"""Lightning's names of what trains, and in which numbers."""
+
 LARGEST_SEED = 2**32 - 1
 """The largest that numpy and Lightning take."""
 
@@ -156,6 +160,10 @@ def typed(config: DictConfig) -> ExperimentConfig:
     nodes = {name: _merge(schema, config[name], name) for name, schema in schemas.items()}
     check(nodes["recipe"], fitted=issubclass(predictor, FittedPredictor))
     require_choice("trainer.strategy", nodes["trainer"].strategy, ("auto", "ddp"))
+    require_choice("trainer.accelerator", nodes["trainer"].accelerator, ACCELERATORS)
+    require_choice("trainer.precision", nodes["trainer"].precision, PRECISIONS)
+    if nodes["trainer"].eval_nodes < 1:
+        raise UserError(f"trainer.eval_nodes={nodes['trainer'].eval_nodes}: give 1 or more")
     require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
     require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))
     names = [field.name for field in fields(ExperimentConfig) if field.name not in schemas]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
@@ -210,17 +211,24 @@ def quiet_trainer(hardware: TrainerConfig, **settings: Any) -> Trainer:
     """Lightning's Trainer on ``hardware``, without displays of its own; ``settings`` are its other arguments.
 
     Memory that torch leaves uninitialised is not filled in deterministic mode: nothing here reads any.
+
+    Raises:
+        UserError: for hardware that Lightning does not know or does not find here.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with quiet_lightning():
-        return Trainer(
-            accelerator=hardware.accelerator,
-            precision=hardware.precision,  # type: ignore[arg-type]
-            deterministic=hardware.deterministic,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **settings,
-        )
+        try:
+            return Trainer(
+                accelerator=hardware.accelerator,
+                precision=hardware.precision,  # type: ignore[arg-type]
+                deterministic=hardware.deterministic,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                **settings,
+            )
+        except (ValueError, MisconfigurationException) as error:
+            asked = f"trainer.accelerator={hardware.accelerator} trainer.precision={hardware.precision}"
+            raise UserError(f"{asked}: {error}") from None
 
 
 def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:

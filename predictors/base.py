@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from datasets.errors import UserError
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.recipe import Recipe, build_optimizer
+
+MAY_BE_ZERO = ("walk", "seed")
+"""Whole numbers in a predictor's configuration that may be 0."""
 
 
 @dataclass
@@ -51,10 +54,10 @@ class Predictor(LightningModule, ABC):
     head_modules: ClassVar[tuple[str, ...]] = ("head",)
 
     def __init__(self, config: Any, spec: TaskSpec) -> None:
-        """Check that the predictor can read such graphs, and its ``dropout`` where it has one.
+        """Check that the predictor can read such graphs, and its sizes and ``dropout`` where it has one.
 
         Raises:
-            UserError: if it cannot, or for a rate that is no probability below 1.
+            UserError: if it cannot, for a size below 1, or for a rate that is no probability below 1.
         """
         if spec.whole_networks and not self.whole_networks:
             raise UserError(f"predictor={config.name} reads cells, and this benchmark has whole networks; choose another")
@@ -66,6 +69,10 @@ class Predictor(LightningModule, ABC):
         rate = getattr(config, "dropout", 0.0)
         if not 0 <= rate < 1:
             raise UserError(f"predictor.dropout={rate}: give 0 or a probability below 1")
+        for name in (field.name for field in fields(config)):
+            value, least = getattr(config, name), 0 if name in MAY_BE_ZERO else 1
+            if type(value) is int and value < least:
+                raise UserError(f"predictor.{name}={value}: give {least} or more")
         super().__init__()
         self.config = config
         self.spec = spec

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from datasets.errors import UserError, require_choice
+from datasets.graph import TaskSpec
 from predictors.fitted import WalkConfig, WalkPredictor
 
 
@@ -35,6 +37,13 @@ class Boosting(WalkPredictor):
     """Stochastic gradient boosting (Friedman, Computational Statistics & Data Analysis 2002)."""
 
     Config = BoostingConfig
+
+    def __init__(self, config: BoostingConfig, spec: TaskSpec) -> None:
+        super().__init__(config, spec)
+        require_choice("predictor.loss", config.loss, ("absolute_error", "huber", "squared_error"))
+        for name in ("learning_rate", "subsample", "columns"):
+            if not 0 < (value := getattr(config, name)) <= 1:
+                raise UserError(f"predictor.{name}={value}: give a number above 0, at most 1")
 
     def estimator(self) -> Any:
         """The unfitted ensemble."""

@@ -194,6 +194,14 @@ def test_csv_logger_writes_curves(tmp_path):
         (["seed=4294967296"], "from 0 to 4,294,967,295"),
         (["dataset=nasbench201", "dataset.root=nowhere"], "NATS"),
         (["dataset.labels.test=speed"], "speed"),
+        (["predictor=gin", "predictor.hidden=0"], "predictor.hidden=0: give 1 or more"),
+        (["predictor=narformer2", "predictor.layers=0"], "predictor.layers=0: give 1 or more"),
+        (["predictor=knn", "predictor.walk=-1"], "predictor.walk=-1: give 0 or more"),
+        (["predictor=boosting", "predictor.loss=mse"], "choose one of absolute_error"),
+        (["predictor=boosting", "predictor.subsample=1.5"], "predictor.subsample=1.5: give a number above 0"),
+        (["trainer.eval_nodes=0"], "trainer.eval_nodes=0: give 1 or more"),
+        (["trainer.precision=float"], "trainer.precision=float: unknown; choose one of 32-true"),
+        (["trainer.accelerator=abacus"], "trainer.accelerator=abacus: unknown; choose one of auto, cpu"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(arguments, message, monkeypatch, capsys, tmp_path):
@@ -205,6 +213,12 @@ def test_mistakes_are_one_line_and_exit_2(arguments, message, monkeypatch, capsy
     assert message in shown
     assert shown.startswith("error: ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(narbench.UserError, match=r"trainer\.accelerator=cuda"):
+        narbench.run(*SMALL, "trainer.accelerator=cuda", f"out={tmp_path / 'run'}")
 
 
 def test_an_unreadable_record_of_another_run_takes_nothing_along(tmp_path, capsys):
