@@ -203,6 +203,18 @@ def networks(graphs: list[dict[str, Any]]) -> GraphBatch:
     )
 
 
+def code_limit(batch: GraphBatch) -> float:
+    """How far the codes of whole networks may be off the stored ones.
+
+    Those are sinusoids of float64 products, ours of float32 ones, as under NumPy 1: the larger a dimension, the more they
+    differ.
+    """
+    assert batch.attributes is not None
+    assert batch.output_shape is not None
+    largest = max(float(columns.nan_to_num().abs().max()) for columns in (batch.attributes, batch.output_shape))
+    return 1e-5 + 2**-23 * largest
+
+
 def _operation(node: dict[str, Any]) -> str:
     return KNOWN[node["code"] - 1] if node["code"] else "Unknown"
 

@@ -31,7 +31,8 @@ def test_views_equal_the_official_features(golden_folder, view):
         x, expected = nodes(batch), tensors[f"{name}/x"]
         known = ~expected.isnan()
         assert x.shape == expected.shape
-        torch.testing.assert_close(x[known], expected[known], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        limit = 1e-5 if view == "nnlp" else golden.code_limit(batch)
+        torch.testing.assert_close(x[known], expected[known], atol=limit, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
         torch.testing.assert_close(static(batch.static)[0], tensors[f"{name}/static"].flatten(), atol=1e-5, rtol=1e-6)
 
 

@@ -70,7 +70,8 @@ def test_graphs_equal_the_official_ones(golden_onnx, view):
             "memory": fact["mem"],
         }, key
         columns = batch([graph])
-        torch.testing.assert_close(nodes(columns), expected[f"{key}/x"], atol=1e-5, rtol=0, equal_nan=True)
+        limit = 1e-5 if view == "nnlp" else golden.code_limit(columns)
+        torch.testing.assert_close(nodes(columns), expected[f"{key}/x"], atol=limit, rtol=1e-6, equal_nan=True)
         torch.testing.assert_close(static(columns.static)[0], expected[f"{key}/static"].flatten(), atol=1e-5, rtol=1e-6)
         adjacency = columns.dense.adjacency[0]
         adjacency = adjacency if view == "lat" else adjacency | adjacency.T

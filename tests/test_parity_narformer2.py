@@ -161,7 +161,7 @@ def test_predictor_on_whole_networks(case, golden_folder):
         prediction = model(golden.extracted(golden_folder, stored["graphs"]))
         expected = torch.tensor(stored["out"]).view(-1)
         known = ~expected.isnan()
-        torch.testing.assert_close(prediction[known], expected[known], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(prediction[known], expected[known], atol=1e-4, rtol=1e-4)  # see golden.code_limit
 
 
 @torch.no_grad()
