@@ -1,9 +1,9 @@
 """NAS-Bench-201: official files against hand computation, the table against published facts, graphs against networkx."""
 
-import json
 import math
 import shutil
 
+import golden
 import networkx as nx
 import numpy as np
 import pytest
@@ -89,8 +89,8 @@ def test_different_cells_of_one_hash_are_isomorphic():
     assert all(same(first, other) for first, *others in several for other in others)
 
 
-def test_golden_cells(shared):
-    cells = json.loads((shared / "golden/dev/cells/nb201.json").read_text())["cells"]
+def test_golden_cells(golden_folder):
+    cells = golden.facts(golden_folder, "cells", "nb201.json")["cells"]
     ops, edges, _ = graph_columns([cell["raw"]["arch_str"] for cell in cells])
     nodes, count = ops.values.reshape(-1, 8), len(cells)
     adjacency = np.zeros((count, 8, 8), int)
