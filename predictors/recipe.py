@@ -76,11 +76,11 @@ def check(recipe: Recipe, *, fitted: bool = False) -> None:
 
 
 def multiplier(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate at ``step`` (0-based) of ``steps``, as a fraction of the peak."""
-    warm = int(recipe.warmup * steps)
+    """Learning rate at ``step`` (0-based) of ``steps``, as a fraction of the peak; warm-up may end between two steps."""
+    warm = round(recipe.warmup * steps, 9)
     if step < warm:
-        return step / warm
-    done = min(1.0, (step - warm) / max(1, steps - warm))
+        return step / max(1.0, warm)
+    done = min(1.0, (step - warm) / max(1.0, steps - warm))
     if recipe.schedule == "constant":
         return 1.0
     if recipe.schedule == "linear":
