@@ -44,7 +44,7 @@ class Measured(Benchmark):
     @property
     def sources(self) -> tuple[Source, ...]:
         """The table, named as the user names it."""
-        read = Corpus(NAME, self.config.features).read
+        read = Corpus(NAME, self.config.features, lenient=True).read
         pattern = glob.escape(self._table.name)
         return (Source(pattern, "labels, beside the networks", "docs/your-own-device.md", read, shows_progress=True),)
 

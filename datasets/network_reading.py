@@ -26,9 +26,9 @@ class NetworkFile:
     batch: int | None = None
 
 
-def read_networks(files: Sequence[NetworkFile], features: str) -> list[NetworkGraph | UserError]:
-    """The graph of each file, or why it has none; ``features`` as of ``read_network``."""
-    return [_read(file, features) for file in files]
+def read_networks(files: Sequence[NetworkFile], features: str, lenient: bool = False) -> list[NetworkGraph | UserError]:
+    """The graph of each file, or why it has none; ``features`` and ``lenient`` as of ``read_network``."""
+    return [_read(file, features, lenient) for file in files]
 
 
 def chunks_of(items: Sequence[T], size: int) -> list[Sequence[T]]:
@@ -73,8 +73,8 @@ def _numbered(work: Callable[[Sequence[T]], R], place: int, chunk: Sequence[T]) 
     return place, work(chunk)
 
 
-def _read(file: NetworkFile, features: str) -> NetworkGraph | UserError:
+def _read(file: NetworkFile, features: str, lenient: bool) -> NetworkGraph | UserError:
     try:
-        return read_network(file.path, file.batch, features)
+        return read_network(file.path, file.batch, features, lenient=lenient)
     except UserError as error:
         return UserError(str(error))

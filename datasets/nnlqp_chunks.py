@@ -64,7 +64,13 @@ def name(network: Network) -> str:
 
 
 def read_all(
-    folder: Path, networks: Sequence[Network], features: str, scratch: Path | None, workers: int | None, title: str
+    folder: Path,
+    networks: Sequence[Network],
+    features: str,
+    lenient: bool,
+    scratch: Path | None,
+    workers: int | None,
+    title: str,
 ) -> Networks:
     """Read ``networks`` under a progress bar.
 
@@ -72,6 +78,7 @@ def read_all(
         folder: what their paths are relative to.
         networks: each once.
         features: as of ``read_network``.
+        lenient: as of ``read_network``.
         scratch: folder of the finished chunks, made when needed; None keeps none.
         workers: processes; all cores by default.
         title: text beside the bar.
@@ -80,11 +87,11 @@ def read_all(
         UserError: if a process dies or ``scratch`` cannot be written.
     """
     chunks = chunks_of(networks, CHUNK)
-    caches = [_cache_file(scratch, folder, chunk, features) for chunk in chunks]
+    caches = [_cache_file(scratch, folder, chunk, features, lenient) for chunk in chunks]
     stored = [_load(cache) for cache in caches]
     read = Networks([table for table in stored if table is not None])
     left = [place for place, table in enumerate(stored) if table is None]
-    work = partial(_read_chunk, folder=folder, features=features)
+    work = partial(_read_chunk, folder=folder, features=features, lenient=lenient)
     results = spread(work, [chunks[place] for place in left], workers)
     with _bar(title, sum(table.num_rows for table in read.tables), len(networks)) as advance:
         for place, part in results:
@@ -96,8 +103,9 @@ def read_all(
     return read
 
 
-def _read_chunk(networks: Sequence[Network], folder: Path, features: str) -> Networks:
-    results = map(_usable, read_networks([NetworkFile(folder / path, batch) for path, batch in networks], features))
+def _read_chunk(networks: Sequence[Network], folder: Path, features: str, lenient: bool) -> Networks:
+    files = [NetworkFile(folder / path, batch) for path, batch in networks]
+    results = map(_usable, read_networks(files, features, lenient))
     named = list(zip(networks, results, strict=True))
     read = {network: graph for network, graph in named if isinstance(graph, NetworkGraph)}
     failed = {network: error for network, error in named if isinstance(error, UserError)}
@@ -122,10 +130,12 @@ def _usable(result: NetworkGraph | UserError) -> NetworkGraph | UserError:
     )
 
 
-def _cache_file(scratch: Path | None, folder: Path, networks: Sequence[Network], features: str) -> Path | None:
+def _cache_file(
+    scratch: Path | None, folder: Path, networks: Sequence[Network], features: str, lenient: bool
+) -> Path | None:
     if scratch is None:
         return None
-    digest = hashlib.sha256(f"{SCHEMA_VERSION} {features}".encode())
+    digest = hashlib.sha256(f"{SCHEMA_VERSION} {features} {lenient}".encode())
     for path, batch in networks:
         try:
             facts = (folder / path).stat()

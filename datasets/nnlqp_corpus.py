@@ -36,6 +36,7 @@ class Corpus:
         always_platform: write the platform of each row even if there is just one.
         scratch: folder of what an interrupted preparation had finished; None keeps none.
         workers: processes; all cores by default.
+        lenient: as of ``read_network``.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Corpus:
     always_platform: bool = False
     scratch: Path | None = None
     workers: int | None = None
+    lenient: bool = False
 
     def read(self, table: Path) -> tuple[Columns, Manifest]:
         """Read ``table`` (``gt.txt``) and the networks it names, each once however often it was measured.
@@ -55,7 +57,7 @@ class Corpus:
         rows = read_table(table)
         networks = list(dict.fromkeys(map(_network, rows)))
         title = f"{self.name}: reading networks"
-        read = read_all(table.parent, networks, self.features, self.scratch, self.workers, title)
+        read = read_all(table.parent, networks, self.features, self.lenient, self.scratch, self.workers, title)
         if read.failures and not (self.allow_missing and read.tables):
             raise UserError(_complaint(self.name, table, rows, read))
         notes: dict[str, Any] = {"features": self.features}

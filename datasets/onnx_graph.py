@@ -32,7 +32,7 @@ _REFUSED = {
 }
 
 
-def read_network(path: Path, batch: int | None = None, features: str = "as_code") -> NetworkGraph:
+def read_network(path: Path, batch: int | None = None, features: str = "as_code", *, lenient: bool = False) -> NetworkGraph:
     """Read an ONNX file as a graph of operations.
 
     Args:
@@ -41,40 +41,43 @@ def read_network(path: Path, batch: int | None = None, features: str = "as_code"
         features: ``as_code`` follows NNLQP's code, its mistakes included (``onnx_cost``, ``onnx_attributes``): MatMul is
             unknown, ConvTranspose, HardSwish, interpolating Upsample and ReduceMean with an axes input are refused, and a
             declared input of rank 0 has a shape that is not a number. ``fixed`` has none of these.
+        lenient: whether ``as_code`` reads these too: HardSwish as an unknown operator, ConvTranspose as one without costs,
+            the others as their forms that are read, an input of rank 0 as one without dimensions.
 
     Raises:
         UserError: naming the file and, where it applies, the operator: for a file that cannot be read, exceeds a limit, has
-            sizes that are not fixed or cannot be inferred, or holds what the official code refuses.
+            sizes that are not fixed or cannot be inferred, or, unless ``lenient``, holds what the official code refuses.
     """
     require_choice("features", features, FEATURES)
-    return network_of(read_file(path), batch, as_code=features == "as_code")
+    return network_of(read_file(path), batch, as_code=features == "as_code", lenient=lenient)
 
 
-def network_of(file: OnnxFile, batch: int | None, *, as_code: bool) -> NetworkGraph:
+def network_of(file: OnnxFile, batch: int | None, *, as_code: bool, lenient: bool = False) -> NetworkGraph:
     """The graph of a file that was read, whose shapes are changed in place; otherwise as ``read_network``."""
     size = set_batch(file, batch)
     shapes = infer_shapes(file)
     operators = operators_of(file, shapes, as_code=as_code)
-    if as_code:
+    if as_code and not lenient:
         for operator in operators:
             _refuse(operator)
-    return _columns(file, operators, shapes, size, as_code)
+    return _columns(file, operators, shapes, size, as_code, lenient)
 
 
 def _columns(
-    file: OnnxFile, operators: list[Operator], shapes: dict[str, Shape], batch: int, as_code: bool
+    file: OnnxFile, operators: list[Operator], shapes: dict[str, Shape], batch: int, as_code: bool, lenient: bool
 ) -> NetworkGraph:
     dag = build_dag(file)
     makers = [operators[place] if place >= 0 else None for place in dag.makers]
     for name, operator in zip(dag.names, makers, strict=True):
         if name not in shapes:
             raise unknown_shape(name, operator.node if operator else None, file.source)
+    declared = {value.name for value in file.graph.input} if as_code and not lenient else set()
     static = _static_as_code(operators, batch) if as_code else _static_fixed(operators, batch, file, shapes)
     return NetworkGraph(
         ops=np.array([_IDS[operator.type if operator else INPUT] for operator in makers], np.int16),
         edges=dag.edges,
         attributes=_attributes(makers, as_code),
-        output_shape=_output_shapes(dag.names, shapes, {value.name for value in file.graph.input} if as_code else set()),
+        output_shape=_output_shapes(dag.names, shapes, declared),
         static=static,
         unknown=_unknown(operators),
         names=dag.names,
@@ -89,7 +92,7 @@ def _refuse(operator: Operator) -> None:
     if operator.node.type == "ReduceMean" and len(operator.node.inputs) == 1:
         return
     if what:
-        raise operator.error(f"NNLQP's code does not read {what}; use features=fixed to have it read")
+        raise operator.error(f"NNLQP's code does not read {what}; dataset.features=fixed reads it")
 
 
 def _unknown(operators: list[Operator]) -> Counter[str]:

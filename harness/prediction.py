@@ -116,10 +116,10 @@ class TrainedPredictor:
         if isinstance(network, (str, Path)):
             if Path(network).is_dir():
                 raise UserError(f"{network}: a folder; predict_files takes folders")
-            name, graph = str(network), read_network(Path(network), batch, self.features)
+            name, graph = str(network), read_network(Path(network), batch, self.features, lenient=True)
         else:
             name, content = type(network).__name__, _onnx(network, example)
-            graph = network_of(parse(content, name), batch, as_code=self.features == "as_code")
+            graph = network_of(parse(content, name), batch, as_code=self.features == "as_code", lenient=True)
         answer = self._answers([name], [graph], place)[0]
         if isinstance(answer, Failure):
             raise UserError(f"{answer.network}: {answer.error}")
@@ -151,7 +151,7 @@ class TrainedPredictor:
         answers: dict[int, list[Prediction | Failure]] = {}
         with bar() as progress:
             task = progress.add_task("predicting", total=len(chunks), note="")
-            for number, results in spread(partial(read_networks, features=self.features), chunks, workers):
+            for number, results in spread(partial(read_networks, features=self.features, lenient=True), chunks, workers):
                 names = [str(file.path) for file in chunks[number]]
                 answers[number] = self._answers(names, results, place)
                 progress.advance(task)

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from nnlqp_folders import chain, chains, write_networks, write_table
+from onnx_models import integers, model, node, weight
+from onnx_models import tensor as value
 
 import narbench as api
 from datasets.errors import UserError
@@ -83,9 +85,9 @@ def test_command(home, narbench):
     assert error == pytest.approx(content["curve"][3]["metrics"]["mape_percent"]["values"][0], rel=1e-5)
     predictor, rows = api.load(out), (home / "b" / "gt.txt").read_text().splitlines()
     assert (predictor.record["protocol"]["sizes"]["train"], predictor.band.networks) == (8, 16)
-    for key, value in zip(table.key[:3], table.prediction[:3], strict=True):
+    for key, expected in zip(table.key[:3], table.prediction[:3], strict=True):
         file = home / "b" / rows[int(key)].split()[1]
-        assert predictor.predict(file).latency_ms == pytest.approx(value, rel=1e-5)
+        assert predictor.predict(file).latency_ms == pytest.approx(expected, rel=1e-5)
     assert "narbench predict" in text
     status, listed, _ = narbench("runs", home, "--protocol", "few_shot")
     assert (status, "failed" in listed) == (0, False)
@@ -308,6 +310,19 @@ def test_data_of_several_devices_and_prepared_stores(home, table):
     assert batch.op[: len(graph.ops)].tolist() == list(graph.ops)
     prepared = Adaptation(home / "run", data.store.folder, options(platform="hi3559A-nnie11-int8")).draws[0]
     assert prepared.parts.sha256 == data.parts.sha256
+
+
+def test_networks_that_nnlqps_code_cannot_read(home, tmp_path):
+    nodes = [node("Conv", "x w", "c"), node("HardSwish", "c", "h"), node("ReduceMean", "h axes", "y")]
+    files = {
+        f"{i}.onnx": model(nodes, [value("x", 1, 3, 8, 8)], ["y"], [weight("w", i, 3, 3, 3), integers("axes", 2, 3)], 18)
+        for i in range(1, 13)
+    }
+    write_networks(tmp_path, files)
+    table = write_table(tmp_path / "gt.txt", [f"{i} {path} 1 {i} f 0" for i, path in enumerate(files, 1)])
+    adaptation = Adaptation(home / "run", table, options(sizes=[4]))
+    assert len(adaptation.draws[0].parts.test) == 8
+    assert adaptation.draws[0].store.manifest.notes["unknown operators"] == {"HardSwish": 12}
 
 
 def test_a_store_with_a_label_for_each_device(table, home):

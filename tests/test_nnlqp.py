@@ -174,7 +174,7 @@ def test_a_network_on_several_platforms_is_read_once(tmp_path, monkeypatch):
     ]
     write_table(folder / "gt.txt", rows)
     seen = []
-    monkeypatch.setattr(nnlqp_chunks, "read_networks", lambda files, features: seen.extend(files) or read(files, features))
+    monkeypatch.setattr(nnlqp_chunks, "read_networks", lambda files, *how: seen.extend(files) or read(files, *how))
     read = read_networks
     data = (
         "dataset=nnlqp",
@@ -352,9 +352,7 @@ def test_a_killed_preparation_continues(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("nnlqp-*"))
     monkeypatch.setattr(nnlqp_chunks, "CHUNK", 1)
     seen = []
-    monkeypatch.setattr(
-        nnlqp_chunks, "read_networks", lambda files, features: seen.append(1) or read_networks(files, features)
-    )
+    monkeypatch.setattr(nnlqp_chunks, "read_networks", lambda files, *how: seen.append(1) or read_networks(files, *how))
     columns, _ = Corpus("nnlqp", "as_code", scratch=scratch, workers=1).read(path)
     assert len(seen) == 80 - finished
     assert columns.table().equals(Corpus("nnlqp", "as_code", workers=1).read(path)[0].table())

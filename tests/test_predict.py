@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from nnlqp_folders import chain, chains, write_networks, write_table
-from onnx_models import small_network
+from onnx import numpy_helper
+from onnx_models import integers, model, node, small_network, tensor, weight
 from torch import nn
 
 import narbench as api
@@ -285,3 +286,30 @@ def test_many_files_on_several_processes_keep_their_order(trained, home, monkeyp
     together = trained.predict_files([folder], batch=1, workers=2)
     assert [answer.network for answer in together] == sorted(str(path) for path in folder.rglob("*.onnx"))
     assert together == alone
+
+
+BEYOND = [  # what NNLQP's code fails on
+    ((node("HardSwish", "c", "y"),), 14, "outside the vocabulary: HardSwish (1)"),
+    ((node("ReduceMean", "c axes", "y"),), 18, "no training network has: ReduceMean (1)"),
+    ((node("ConvTranspose", "c w", "y"),), 17, "no training network has: ConvTranspose (1)"),
+    ((node("Upsample", "c scales", "y", mode="linear"),), 9, "no training network has: Upsample (1)"),
+    ((node("Mul", "c s", "y"),), 17, "no training network has: Mul (1)"),
+]
+
+
+@pytest.mark.parametrize(("last", "opset", "warning"), BEYOND, ids=[each[0][0].op_type for each in BEYOND])
+def test_what_nnlqps_code_cannot_read_is_predicted(home, trained, tmp_path, last, opset, warning):
+    convolution = node("Conv", "x w", "c", kernel_shape=[3, 3])
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    built = model(
+        [convolution, *last],
+        [tensor("x", 1, 3, 8, 8), tensor("s")],
+        ["y"],
+        [weight("w", 3, 3, 3, 3), scales, integers("axes", 2, 3)],
+        opset,
+    )
+    write_networks(tmp_path, {"new.onnx": built})
+    answer = trained.predict(tmp_path / "new.onnx")
+    assert warning in " ".join(answer.warnings)
+    assert answer == trained.predict_files([tmp_path])[0]
+    assert answer.latency_ms == trained.predict(built).latency_ms > 0
