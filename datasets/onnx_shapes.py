@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from onnx import GraphProto, ValueInfoProto, shape_inference
+from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
+from datasets.onnx_values import Values, following, stored_values, with_values
 
 Shape = tuple[int, ...]
 
@@ -20,6 +21,9 @@ _INFERENCE_ERRORS = (shape_inference.InferenceError, ValueError, IndexError, Ove
 
 MAX_BATCH = 2**20
 """Largest batch size."""
+
+MAX_ROUNDS = 50
+"""Most times that values are followed and tell further shapes."""
 
 _PRESERVED: dict[str, Callable[[Shape], object]] = {"Reshape": math.prod, "Resize": lambda shape: shape[:1]}
 """What operators that may be given constant sizes keep of their input's shape: the number of elements, the batch size."""
@@ -66,21 +70,26 @@ def set_batch(file: OnnxFile, batch: int | None) -> int:
 def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     """Shapes of every tensor that ONNX shape inference can tell, after ``set_batch``.
 
-    Values of shape arithmetic are followed only where the shapes are not known without.
+    Values of shape arithmetic are followed only where the shapes are not known without: through the few operators that
+    ONNX's inference follows, then through those of ``onnx_values``, whose results tell further shapes, and so on.
 
     Raises:
         UserError: naming the file and the operator, if operators and shapes contradict each other, shapes are impossible or
             an operator's constant sizes are those of another batch size.
     """
     wanted = {name for node in file.nodes for name in node.outputs if name}
-    shapes: dict[str, Shape] = {}
-    for follow_values in (False, True):
-        graph = _inferred(file, follow_values)
-        inputs = [value for value in graph.input if value.name not in file.weights]
-        shapes = _shapes((*inputs, *graph.value_info, *graph.output))
+    shapes = _inferred(file, file.model, follow_values=False)
+    if not wanted <= shapes.keys():
+        shapes = _inferred(file, file.model, follow_values=True)
+    values: Values = {}
+    for _ in range(MAX_ROUNDS):
         if wanted <= shapes.keys():
             break
-    shapes |= file.weights
+        known, values = values, following(file, shapes, values or stored_values(file))
+        if known.keys() == values.keys():
+            break
+        shapes = _inferred(file, with_values(file, values), follow_values=True)
+        shapes |= {name: value.shape for name, value in values.items()}
     absurd = {shape for shape in set(shapes.values()) if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0}
     if absurd:
         name, shape = next((name, shape) for name, shape in shapes.items() if shape in absurd)
@@ -117,13 +126,14 @@ def _check_input(value: ValueInfoProto, source: str) -> None:
             raise UserError(f"{source}: input {value.name!r} has size {size} in dimension {place}; {remedy}")
 
 
-def _inferred(file: OnnxFile, follow_values: bool) -> GraphProto:
+def _inferred(file: OnnxFile, model: ModelProto, *, follow_values: bool) -> dict[str, Shape]:
     try:
-        result = shape_inference.infer_shapes(file.model, strict_mode=True, data_prop=follow_values)
+        graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=follow_values).graph
     except _INFERENCE_ERRORS as error:
         reason = " ".join(str(error).replace("[ShapeInferenceError]", "").split())
         raise UserError(f"{file.source}: shapes contradict each other: {reason}; export the model again") from None
-    return result.graph
+    inputs = [value for value in graph.input if value.name not in file.weights]
+    return _shapes((*inputs, *graph.value_info, *graph.output)) | file.weights
 
 
 def _check_fixed_sizes(file: OnnxFile, shapes: dict[str, Shape]) -> None:

@@ -239,6 +239,49 @@ def test_shape_arithmetic_is_followed():
     assert ("target", "y") in edges(graph)
 
 
+@pytest.mark.parametrize("opset", [9, 13, 17])
+def test_shape_arithmetic_is_followed_where_onnx_does_not(opset):
+    """The sizes that PyTorch's exporter gives a class token (1, 1, 4) expanded to the batch size and (2, -1)."""
+    axes = {"axes": [0]} if opset < 13 else {}
+    nodes = [
+        node("Shape", "x", "n"),
+        node("Gather", "n zero", "first"),
+        node("Unsqueeze", "first" if axes else "first axis", "batch", **axes),
+        node("Concat", "batch rest", "sizes", axis=0),
+        node("ConstantOfShape", "three", "ones", value=helper.make_tensor("", TensorProto.INT64, [1], [1])),
+        node("Mul", "ones minus", "kept"),
+        node("Equal", "sizes kept", "is_kept"),
+        node("Where", "is_kept ones sizes", "target"),
+        node("Expand", "token target", "tokens"),
+        node("Relu", "tokens", "y"),
+    ]
+    given = [integers("rest", 2, -1), integers("three", 3), integers("minus", -1), integers("axis", 0)]
+    built = model(nodes, [tensor("x", "n", 3)], ["y"], [*given, weight("token", 1, 1, 4)], opset)
+    zero = built.graph.initializer.add()
+    zero.CopyFrom(helper.make_tensor("zero", TensorProto.INT64, [], [0]))
+    for size in (1, 5):
+        assert row(read(built, size), "y")[2] == [size, 2, 4, 0]
+    zero.ClearField("int64_data")
+    with pytest.raises(UserError, match=r"m.onnx: .*Gather_first"):
+        read(built, 5)
+
+
+def test_only_small_values_are_followed():
+    """Neither a tensor of 2^40 elements nor a constant in another file is made or opened."""
+    outside = TensorProto(data_type=TensorProto.INT64, dims=[2], data_location=TensorProto.EXTERNAL)
+    for first in (
+        [
+            node("ConstantOfShape", "huge", "a", value=helper.make_tensor("", TensorProto.INT64, [1], [1])),
+            node("ReduceSum", "a", "s"),
+            node("Concat", "s s", "n", axis=0),
+        ],
+        [node("Constant", "", "a", value=outside), node("Identity", "a", "n")],
+    ):
+        nodes = [*first, node("Expand", "x n", "y")]
+        with pytest.raises(UserError, match="the shape of 'y', made by Expand 'Expand_y', cannot be inferred"):
+            read(model(nodes, [tensor("x", 1, 3)], ["y"], [integers("huge", 2**40)]))
+
+
 @pytest.mark.parametrize(
     ("operator", "sizes"), [(node("Reshape", "p s", "r"), (1, 12)), (node("Resize", "p - - s", "r"), (1, 3, 4, 4))]
 )

@@ -259,6 +259,25 @@ def test_torch_module_is_exported_as_it_would_be_by_hand(trained, tmp_path):
     assert trained.predict(program, batch=4).batch == 4
 
 
+class Transformer(nn.Module):
+    """A class token expanded to the batch size before an encoder, whose sizes are computed in the exported graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 16))
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+
+    def forward(self, x):
+        return self.encoder(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
+
+
+def test_a_transformer_is_predicted(trained):
+    module, example = Transformer(), torch.zeros(2, 7, 16)
+    answer = trained.predict(module, example=example)
+    assert (answer.batch, answer.latency_ms > 0) == (2, True)
+    assert "LayerNormalization (4)" in answer.warnings[0]
+
+
 def test_export_keeps_batch_normalisation():
     content = to_onnx(resnet(), torch.zeros(2, 3, 32, 32))
     onnx.checker.check_model(onnx.load_from_string(content))
