@@ -11,11 +11,19 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: results on seve
 import golden
 
 SHARED = Path(__file__).parents[2] / "shared"
+GOLDEN = SHARED / "golden" / "dev"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--golden", type=Path, default=SHARED / "golden" / "dev", help="folder of golden parity vectors")
+    parser.addoption("--golden", type=Path, default=GOLDEN, help="folder of golden parity vectors")
     parser.addoption("--mutations", type=int, default=300, help="damaged files that the reader of ONNX files is tried on")
+
+
+def pytest_configure(config):
+    """Refuse a folder of golden vectors that was asked for and is not there."""
+    folder = config.getoption("--golden")
+    if folder != GOLDEN and not folder.is_dir():
+        raise pytest.UsageError(f"--golden {folder}: no such folder")
 
 
 def pytest_generate_tests(metafunc):
