@@ -41,7 +41,7 @@ ODD = ("predictor=gin", *COMMON)
 BY_SIZE = ("predictor=nnformer", "predictor.dim=16", "predictor.depth=2", "predictor.loss_ranking=0", *COMMON)
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 SCRIPT = """
-    import sys
+    import os, sys
     import narbench, run
     from harness import experiment
     from harness.config import compose
@@ -52,7 +52,7 @@ SCRIPT = """
     try:
         narbench.run(*BY_SIZE, *TWO, f"out={busy}")
     except narbench.UserError as error:
-        print(share().rank, "refused", flush=True)
+        os.write(1, f"{share().rank} refused\\n".encode())  # whole, whatever the other process writes
     try:
         experiment.run(compose([*BY_SIZE, *TWO, f"out={interrupted}"]), [Stop()])
     except Stopped:
