@@ -19,7 +19,8 @@ from datasets.onnx_cost import flops_as_code, flops_fixed, memory, params_as_cod
 from datasets.onnx_dag import build_dag
 from datasets.onnx_file import OnnxFile, read_file
 from datasets.onnx_operator import Operator, operators_of
-from datasets.onnx_shapes import Shape, infer_shapes, set_batch, unknown_shape
+from datasets.onnx_shapes import infer_shapes, set_batch, unknown_shape
+from datasets.onnx_values import Shape
 
 FEATURES = ("as_code", "fixed")
 

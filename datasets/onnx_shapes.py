@@ -9,9 +9,7 @@ from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_values import Values, following, stored_values, with_values
-
-Shape = tuple[int, ...]
+from datasets.onnx_values import Shape, Values, following, shape_of, with_values
 
 MAX_ELEMENTS = 2**40
 """Elements of the largest tensor that is believed."""
@@ -22,8 +20,8 @@ _INFERENCE_ERRORS = (shape_inference.InferenceError, ValueError, IndexError, Ove
 MAX_BATCH = 2**20
 """Largest batch size."""
 
-MAX_ROUNDS = 50
-"""Most times that values are followed and tell further shapes."""
+MAX_ROUNDS = 8
+"""Most times that values are followed: one is enough but for what the bodies of If, Loop and Scan make of them."""
 
 _PRESERVED: dict[str, Callable[[Shape], object]] = {"Reshape": math.prod, "Resize": lambda shape: shape[:1]}
 """What operators that may be given constant sizes keep of their input's shape: the number of elements, the batch size."""
@@ -70,30 +68,25 @@ def set_batch(file: OnnxFile, batch: int | None) -> int:
 def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     """Shapes of every tensor that ONNX shape inference can tell, after ``set_batch``.
 
-    Values of shape arithmetic are followed only where the shapes are not known without: through the few operators that
-    ONNX's inference follows, then through those of ``onnx_values``, whose results tell further shapes, and so on.
+    Values of shape arithmetic are followed only where the shapes are not known without; what they tell is given back to the
+    inference, as more values may follow from it.
 
     Raises:
         UserError: naming the file and the operator, if operators and shapes contradict each other, shapes are impossible or
             an operator's constant sizes are those of another batch size.
     """
     wanted = {name for node in file.nodes for name in node.outputs if name}
-    shapes = _inferred(file, file.model, follow_values=False)
-    if not wanted <= shapes.keys():
-        shapes = _inferred(file, file.model, follow_values=True)
+    stated = _inferred(file, file.model)
+    shapes = _shapes(stated, file)
     values: Values = {}
     for _ in range(MAX_ROUNDS):
         if wanted <= shapes.keys():
             break
-        known, values = values, following(file, shapes, values or stored_values(file))
+        known, values = values, following(file, {value.name: value.type for value in stated})
         if known.keys() == values.keys():
             break
-        shapes = _inferred(file, with_values(file, values), follow_values=True)
-        shapes |= {name: value.shape for name, value in values.items()}
-    absurd = {shape for shape in set(shapes.values()) if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0}
-    if absurd:
-        name, shape = next((name, shape) for name, shape in shapes.items() if shape in absurd)
-        raise UserError(f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs")
+        stated = _inferred(file, with_values(file, values))
+        shapes = _shapes(stated, file) | {name: value.shape for name, value in values.items()}
     _check_fixed_sizes(file, shapes)
     return shapes
 
@@ -126,14 +119,13 @@ def _check_input(value: ValueInfoProto, source: str) -> None:
             raise UserError(f"{source}: input {value.name!r} has size {size} in dimension {place}; {remedy}")
 
 
-def _inferred(file: OnnxFile, model: ModelProto, *, follow_values: bool) -> dict[str, Shape]:
+def _inferred(file: OnnxFile, model: ModelProto) -> list[ValueInfoProto]:
     try:
-        graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=follow_values).graph
+        graph = shape_inference.infer_shapes(model, strict_mode=True).graph
     except _INFERENCE_ERRORS as error:
         reason = " ".join(str(error).replace("[ShapeInferenceError]", "").split())
         raise UserError(f"{file.source}: shapes contradict each other: {reason}; export the model again") from None
-    inputs = [value for value in graph.input if value.name not in file.weights]
-    return _shapes((*inputs, *graph.value_info, *graph.output)) | file.weights
+    return [*(value for value in graph.input if value.name not in file.weights), *graph.value_info, *graph.output]
 
 
 def _check_fixed_sizes(file: OnnxFile, shapes: dict[str, Shape]) -> None:
@@ -148,23 +140,19 @@ def _check_fixed_sizes(file: OnnxFile, shapes: dict[str, Shape]) -> None:
             )
 
 
-def _shapes(values: Iterable[ValueInfoProto]) -> dict[str, Shape]:
-    """Shapes by name; a network has few different ones, so that each is decoded once."""
+def _shapes(stated: Iterable[ValueInfoProto], file: OnnxFile) -> dict[str, Shape]:
+    """Shapes by name, weights' too; a network has few different ones, so that each is decoded once."""
     decoded: dict[bytes, Shape | None] = {}
     shapes: dict[str, Shape] = {}
-    for value in values:
+    for value in stated:
         content = value.type.SerializeToString()
         if content not in decoded:
-            decoded[content] = _shape(value)
+            decoded[content] = shape_of(value.type)
         if (shape := decoded[content]) is not None:
             shapes[value.name] = shape
+    shapes |= file.weights
+    absurd = {shape for shape in set(shapes.values()) if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0}
+    if absurd:
+        name, shape = next((name, shape) for name, shape in shapes.items() if shape in absurd)
+        raise UserError(f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs")
     return shapes
-
-
-def _shape(value: ValueInfoProto) -> Shape | None:
-    kind = value.type.tensor_type
-    if not kind.HasField("shape"):
-        return None
-    shape = tuple([dim.dim_value for dim in kind.shape.dim])
-    known = 0 not in shape or all(dim.HasField("dim_value") for dim in kind.shape.dim)  # 0 may stand for unknown
-    return shape if known else None

@@ -1,4 +1,4 @@
-"""Values of the shape arithmetic in an ONNX graph, for what shape inference cannot tell without them."""
+"""Values of the shape arithmetic in an ONNX graph, and the shapes that only they tell."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from datasets.onnx_file import OnnxFile
 
+Shape = tuple[int, ...]
+Types = dict[str, TypeProto]
 Values = dict[str, NDArray[np.generic]]
-
-_ANYTHING: NDArray[np.generic] = np.zeros((), np.bool_)
 
 MAX_ELEMENTS = 1024
 """Elements of the largest tensor whose values are followed."""
@@ -30,27 +30,37 @@ FOLLOWED = frozenset(
 )
 """Operators that exporters compute sizes with; each has one output and takes time and memory by the size of its tensors."""
 
-
-def stored_values(file: OnnxFile) -> Values:
-    """The small initializers whose values are in the file."""
-    values = {tensor.name: _stored(tensor) for tensor in file.graph.initializer}
-    return {name: value for name, value in values.items() if value is not None}
+_ANYTHING: NDArray[np.generic] = np.zeros((), np.bool_)
 
 
-def following(file: OnnxFile, shapes: Mapping[str, tuple[int, ...]], values: Values) -> Values:
-    """``values`` and those that follow from them and from ``shapes``, each of a tensor of known, small shape."""
-    found = dict(values)
+def shape_of(kind: TypeProto) -> Shape | None:
+    """The shape of a tensor, None if it is not known whole."""
+    if not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    shape = tuple([dim.dim_value for dim in dims])
+    known = 0 not in shape or all(dim.HasField("dim_value") for dim in dims)  # 0 may stand for unknown
+    return shape if known else None
+
+
+def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> Values:
+    """Every small tensor whose value is in the file, or follows from such and from the shapes of others.
+
+    Args:
+        file: its operators are followed one by one, each with the values before it.
+        types: of tensors, as far as they are known.
+    """
+    values = _stored(file)
+    known = dict(types) | {tensor.name: _type(tensor) for tensor in file.graph.initializer}
     for node, content in zip(file.nodes, file.graph.node, strict=True):
-        small = all(prod(shapes.get(name, (MAX_ELEMENTS + 1,))) <= MAX_ELEMENTS for name in node.outputs)
-        if node.type not in FOLLOWED or not small or not found.keys().isdisjoint(node.outputs):
+        if node.foreign or not known.keys() >= set(filter(None, node.inputs)):
             continue
-        if node.type in ("Shape", "Size"):
-            known = {name: np.broadcast_to(_ANYTHING, shapes[name]) for name in node.inputs if name in shapes}
-        else:
-            known = {name: found[name] for name in node.inputs if name in found}
-        if known.keys() == set(filter(None, node.inputs)):
-            found |= _evaluated(content, file.opset, known)
-    return found
+        if any(name not in known or shape_of(known[name]) is None for name in node.outputs):
+            known |= _inferred(content, file.opset, known, values)
+        shapes = [shape_of(known[name]) if name in known else None for name in node.outputs]
+        if node.type in FOLLOWED and all(shape is not None and prod(shape) <= MAX_ELEMENTS for shape in shapes):
+            values |= _evaluated(content, file.opset, known, values)
+    return values
 
 
 def with_values(file: OnnxFile, values: Values) -> ModelProto:
@@ -66,27 +76,61 @@ def with_values(file: OnnxFile, values: Values) -> ModelProto:
     return changed
 
 
-def _stored(tensor: TensorProto) -> NDArray[np.generic] | None:
-    if tensor.data_location == TensorProto.EXTERNAL or prod(tensor.dims) > MAX_ELEMENTS:
-        return None
+def _type(tensor: TensorProto) -> TypeProto:
+    kind: TypeProto = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    return kind
+
+
+def _stored(file: OnnxFile) -> Values:
+    values: Values = {}
+    for tensor in file.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL and prod(tensor.dims) <= MAX_ELEMENTS:
+            try:
+                values[tensor.name] = numpy_helper.to_array(tensor)
+            except Exception:  # it has no values, or others than it states
+                continue
+    return values
+
+
+def _inferred(content: NodeProto, opset: int, types: Types, values: Values) -> Types:
+    """Types of an operator's outputs, as far as those of its inputs tell them."""
+    inputs = {name: types[name] for name in content.input if name}
+    data = {name: numpy_helper.from_array(values[name]) for name in inputs if name in values}
     try:
-        value: NDArray[np.generic] = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError):  # it has no values, or others than it states
-        return None
-    return value
+        schema = defs.get_schema(content.op_type, opset)
+        found: Types = shape_inference.infer_node_outputs(
+            schema, content, inputs, data, opset_imports=[helper.make_opsetid("", opset)]
+        )
+    except Exception:  # a contradiction: inference of the whole graph will name it
+        return {}
+    return found
 
 
-def _evaluated(content: NodeProto, opset: int, known: Values) -> Values:
-    if any(attribute.t.data_location == TensorProto.EXTERNAL for attribute in content.attribute):
+def _evaluated(content: NodeProto, opset: int, types: Types, values: Values) -> Values:
+    """Values of an operator's outputs, if those of its inputs are known."""
+    feeds = _feeds(content, types, values)
+    outside = any(attribute.t.data_location == TensorProto.EXTERNAL for attribute in content.attribute)
+    if feeds is None or outside:
         return {}
     inputs, outputs = (
-        [helper.make_empty_tensor_value_info(name) for name in names] for names in (known, filter(None, content.output))
+        [helper.make_empty_tensor_value_info(name) for name in names] for names in (feeds, filter(None, content.output))
     )
     graph = helper.make_graph([content], "one operator", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(model).run(None, known)
-    except Exception:  # whatever the operator's attributes and inputs lead to
+            results = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # whatever its attributes and inputs lead to
         return {}
     return {value.name: np.asarray(result) for value, result in zip(outputs, results, strict=True)}
+
+
+def _feeds(content: NodeProto, types: Types, values: Values) -> Values | None:
+    names = dict.fromkeys(filter(None, content.input))
+    if content.op_type not in ("Shape", "Size"):
+        return {name: values[name] for name in names} if names.keys() <= values.keys() else None
+    shapes = {name: shape_of(types[name]) for name in names}
+    try:
+        return {name: np.broadcast_to(_ANYTHING, shape) for name, shape in shapes.items() if shape is not None}
+    except ValueError:  # no tensor has such a shape
+        return None
