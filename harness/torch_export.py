@@ -24,7 +24,7 @@ def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
         example: one input, or a tuple of all; of an exported program by default those it was exported with.
 
     Raises:
-        UserError: if there is no example input or the exporter does not know an operator.
+        UserError: if there is no example input or the exporter fails on the model, on an unknown operator for instance.
     """
     exported = isinstance(model, ExportedProgram)
     module: Any = model.module() if isinstance(model, ExportedProgram) else model
@@ -38,11 +38,12 @@ def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
             warnings.simplefilter("ignore")
             keep = torch.onnx.TrainingMode.PRESERVE
             torch.onnx.export(module, inputs, buffer, kwargs=keywords, dynamo=False, training=keep)  # type: ignore[arg-type]
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # the exporter's own, and whatever it or the model's code stumbles over
+        reason = " ".join(str(error).strip().partition("\n")[0].split()) or "no reason given"
         raise UserError(
-            f"{_name(model)}: cannot be exported to ONNX ({reason}); export it to a file by other means"
-        ) from None
+            f"{_name(model)}: cannot be exported to ONNX ({type(error).__name__}: {reason}); check the example input, or "
+            "export it to a file by other means"
+        ) from error
     finally:
         for part, mode in modes:
             part.training = mode

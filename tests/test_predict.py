@@ -298,6 +298,25 @@ def test_operators_that_cannot_be_exported():
         to_onnx(Odd(), torch.zeros(2, 2))
 
 
+def test_modules_that_the_exporter_stumbles_over():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+
+    branching = Branching().eval()
+    with pytest.raises(UserError, match=r"Branching: cannot be exported to ONNX \(\w+: .*\); check the example input"):
+        to_onnx(branching, torch.zeros(2, 2))
+    with pytest.raises(UserError, match="ExportedProgram: cannot be exported to ONNX"):
+        to_onnx(torch.export.export(branching, (torch.zeros(2, 2),)), None)
+    linear = nn.Linear(3, 1).train()
+    with pytest.raises(
+        UserError, match=r"Linear: cannot be exported to ONNX \(RuntimeError: mat1 and mat2 shapes"
+    ) as caught:
+        to_onnx(linear, torch.zeros(2, 2))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert linear.training
+
+
 def test_many_files_on_several_processes_keep_their_order(trained, home, monkeypatch):
     monkeypatch.setattr("harness.prediction.CHUNK", 7)
     folder = home / "data"
