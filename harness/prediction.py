@@ -223,7 +223,7 @@ def _onnx(network: ModelProto | nn.Module | ExportedProgram, example: Any) -> by
 def _files(paths: Iterable[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
-        found = sorted(path.rglob("*.onnx")) if path.is_dir() else [path]
+        found = sorted(file for file in path.rglob("*.onnx") if not file.is_dir()) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path}: no .onnx files in this folder; give another")
         files += found

@@ -9,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.experiment import Result
 from harness.metric_facts import METRICS
@@ -72,7 +73,7 @@ def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
             HEADINGS[metric],
             *scores,
             record["config_hash"][:8],
-            path.name,
+            Text(path.name),
         )
     console = Console()
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)

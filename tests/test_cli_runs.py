@@ -1,6 +1,7 @@
 """``narbench runs`` and ``narbench bench``."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -38,6 +39,11 @@ def test_runs_lists_and_filters(runs):
 def test_the_folder_of_a_result_is_shown_whatever_its_name(tmp_path, capsys):
     show_result(narbench.run("predictor=params", "logger=none", f"out='{tmp_path / 'runs[a]' / ':eye:'}'"))
     assert f"results in {tmp_path / 'runs[a]' / ':eye:'}\n" in capsys.readouterr().out
+
+
+def test_a_name_that_looks_like_markup(runs, tmp_path):
+    shutil.copytree(next(runs.glob("*knn*")), tmp_path / "knn[v2]")
+    assert listed(tmp_path)[0].rstrip().endswith("knn[v2]")
 
 
 def test_no_match_is_a_mistake(runs):

@@ -126,6 +126,13 @@ def test_folder_and_words(home, narbench):
     assert out.splitlines()[0] == "latency_ms by nnlp, trained on 32 of nnlqp"
 
 
+def test_names_that_look_like_markup_and_folders_that_look_like_files(home, tmp_path, narbench):
+    write_networks(tmp_path, {"net[v2].onnx": chain(9), "model.onnx/model.onnx": chain(9), "weights.onnx/w.bin": chain(9)})
+    status, out, err = narbench("predict", home / "run", tmp_path, "--batch", 1)
+    assert (status, err) == (0, "")
+    assert "net[v2].onnx" in "".join(out.split())
+
+
 def test_warnings_name_what_is_unlike_the_training_networks(home, trained, tmp_path, narbench):
     write_networks(tmp_path, {"odd.onnx": small_network(), "known.onnx": chain(9), "wide.onnx": chain(500)})
     remarks = trained.predict(tmp_path / "odd.onnx", batch=1).warnings

@@ -78,7 +78,8 @@ def _run(campaign: Campaign, out: Path) -> None:
         try:
             campaign.run(show)
         except KeyboardInterrupt:
-            console.print(f"interrupted; the same command continues from {campaign.journal.path}", soft_wrap=True)
+            path = campaign.journal.path
+            console.print(f"interrupted; the same command continues from {path}", soft_wrap=True, markup=False)
             raise typer.Exit(130) from None
 
 

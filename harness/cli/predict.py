@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from datasets.errors import UserError
 from harness.terminal import say
@@ -74,7 +75,7 @@ def _table(predictions: Sequence[Prediction]) -> Table:
         ends = (each.low_ms, each.high_ms)
         band = " - ".join(_number(end) for end in ends if end is not None)
         mark = " !" if each.warnings else ""
-        table.add_row(each.network, _number(each.latency_ms), band + mark, str(each.batch), str(each.nodes))
+        table.add_row(Text(each.network), _number(each.latency_ms), band + mark, str(each.batch), str(each.nodes))
     return table
 
 
