@@ -63,6 +63,11 @@ def _in_domain(store: GraphStore, config: ProtocolConfig) -> NDArray[np.bool_]:
     for number in range(len(names)):
         rows = np.flatnonzero(family == number)
         tested[rows[len(rows) - len(rows) // TEST_SHARE :]] = True
+    if not tested.any():
+        raise UserError(
+            f"protocol=in_domain tests one row in {TEST_SHARE} of each family, and no family of {store.manifest.name} has "
+            "so many; add rows, or choose protocol=strict or ood"
+        )
     return tested
 
 

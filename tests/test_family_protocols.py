@@ -57,6 +57,13 @@ def test_in_domain_tests_the_last_tenth_of_each_family(families):
     assert len(parts.val) == round(0.2 * (100 - len(twins)))
 
 
+def test_in_domain_needs_a_family_of_ten(tmp_path):
+    labels = list(np.linspace(1, 2, 18))
+    store = hashed_store(tmp_path / "small", list(range(18)), labels, labels, family=["vgg"] * 9 + ["resnet"] * 9)
+    with pytest.raises(UserError, match=r"one row in 10 of each family, and no family of \w+ has so many; add rows"):
+        parts_of(store, name="in_domain")
+
+
 def test_a_published_stage_goes_before_the_last_tenth(tmp_path):
     stage = ["test", "train"] * 10
     ones = [1.0] * 20
