@@ -15,6 +15,9 @@ STAGES = ("train", "test")
 MAX_DIGITS = 18
 """Most digits of a batch size or platform id."""
 
+LATENCIES = 1e-9, 1e9
+"""Least and greatest latency that is believed, in ms: a picosecond, and eleven days."""
+
 PLATFORMS = {
     1: "gpu-gtx1660-trt7.1-fp32",
     2: "cpu-openppl-fp32",
@@ -64,10 +67,10 @@ def read_table(path: Path) -> list[Measurement]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; download it again") from None
+        raise UserError(f"{path}: not a text file in UTF-8; save it as one, or download it again") from None
     numbered = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
-        raise UserError(f"{path}: no rows; download it again")
+        raise UserError(f"{path}: no rows; write some, or download it again")
     width = len(numbered[0][1])
     rows = [_parse(f"{path}: row {number}", fields, width) for number, fields in numbered]
     _check_unique(path, [number for number, _ in numbered], rows)
@@ -112,7 +115,7 @@ def _latency(text: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not LATENCIES[0] <= value <= LATENCIES[1]:
         raise UserError(f"{where}: {text!r} is no latency in ms; mend or remove the row (the columns are {COLUMNS})")
     return value
 

@@ -67,6 +67,8 @@ def test_ids_that_occur_on_several_platforms_are_told_apart(tmp_path):
         ("2 a.onnx 1 -3 f 1", "row 2: '-3' is no latency"),
         ("2 a.onnx 1 nan f 1", "row 2: 'nan' is no latency"),
         ("2 a.onnx 1 inf f 1", "row 2: 'inf' is no latency"),
+        ("2 a.onnx 1 1e300 f 1", "row 2: '1e300' is no latency"),
+        ("2 a.onnx 1 1e-300 f 1", "row 2: '1e-300' is no latency"),
         ("2 a.onnx 0 1 f 1", "row 2: batch size '0' is no whole number"),
         ("2 a.onnx 1.5 1 f 1", "row 2: batch size '1.5'"),
         (f"2 a.onnx {'9' * 5000} 1 f 1", f"row 2: batch size '{'9' * 19}' is no whole number"),
