@@ -58,6 +58,7 @@ class NNLQP(Benchmark):
             allow_missing=self.config.allow_missing,
             always_platform=self.config.part == "multi_platform",
             scratch=self._scratch,
+            remedy="leave their rows out with dataset.allow_missing=true (data prepare --allow-missing)",
         )
         unpack = f"unpack dataset.tar.gz (release v1.0-data) in {self.config.root}"
         known = {

@@ -37,6 +37,7 @@ class Corpus:
         scratch: folder of what an interrupted preparation had finished; None keeps none.
         workers: processes; all cores by default.
         lenient: as of ``read_network``.
+        remedy: what else to do about networks that cannot be read.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Corpus:
     scratch: Path | None = None
     workers: int | None = None
     lenient: bool = False
+    remedy: str = "remove their rows"
 
     def read(self, table: Path) -> tuple[Columns, Manifest]:
         """Read ``table`` (``gt.txt``) and the networks it names, each once however often it was measured.
@@ -59,7 +61,7 @@ class Corpus:
         title = f"{self.name}: reading networks"
         read = read_all(table.parent, networks, self.features, self.lenient, self.scratch, self.workers, title)
         if read.failures and not (self.allow_missing and read.tables):
-            raise UserError(_complaint(self.name, table, rows, read))
+            raise UserError(_complaint(self.name, table, rows, read, self.remedy))
         notes: dict[str, Any] = {"features": self.features}
         if read.unknown:
             notes["unknown operators"] = read.unknown
@@ -122,15 +124,14 @@ def _network(row: Measurement) -> Network:
     return row.path, row.batch
 
 
-def _complaint(name: str, table: Path, rows: Sequence[Measurement], read: Networks) -> str:
+def _complaint(name: str, table: Path, rows: Sequence[Measurement], read: Networks, remedy: str) -> str:
     count, total = len(read.failures), len(set(map(_network, rows)))
     lines = "".join(f"\n  {path}: {why}" for (path, _), why in list(read.failures.items())[:SHOWN])
     more = f"\n  ... and {count - SHOWN:,} more" if count > SHOWN else ""
     if not read.tables:
         advice = f"put the folder onnx of the same download beside {table.name}"
     else:
-        rest = "dataset.allow_missing=true (data prepare --allow-missing) leaves their rows out"
-        advice = f"mend or download them again; {rest}"
+        advice = f"mend or download them again, or {remedy}"
     return f"{name}: {count:,} of the {total:,} networks in {table} cannot be read; {advice}:{lines}{more}"
 
 

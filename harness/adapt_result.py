@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from datasets.errors import UserError
 from datasets.measured import VERSION
 from harness.adapt import METHODS, Adaptation, Point
 from harness.config import ExperimentConfig
@@ -44,9 +45,11 @@ class Progress:
             UserError: if the folder holds something else, or an adaptation that is finished or another.
         """
         out = adaptation.options.out
-        begun = out is not None and (out / POINTS).is_file() and not (out / CURVE).exists()
-        self.folder = RunFolder(out) if begun and out else RunFolder.create(config)
         remedy = "give another --out"
+        begun = out is not None and (out / POINTS).is_file() and not (out / CURVE).exists()
+        if out is not None and not begun and out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out}: not empty, and holds no adaptation that was interrupted; {remedy}")
+        self.folder = RunFolder(out) if begun and out else RunFolder.create(config)
         self._lines = JsonLines.open(self.folder.path / POINTS, adaptation.settings, remedy)
         self.points = [Point(**{**line, "scores": Scores(**line["scores"])}) for line in self._lines.lines]
 

@@ -92,7 +92,10 @@ def test_command(home, narbench):
     status, listed, _ = narbench("runs", home, "--protocol", "few_shot")
     assert (status, "failed" in listed) == (0, False)
     status, _, err = narbench("adapt", home / "run", "--data", home / "b" / "gt.txt", "--out", out)
-    assert (status, "not empty" in err) == (2, True)
+    assert (status, f"{out}: not empty, and holds no adaptation that was interrupted; give another --out" in err) == (
+        2,
+        True,
+    )
 
 
 def test_an_interrupted_adaptation_goes_on(home, tmp_path, narbench):
@@ -359,6 +362,9 @@ def test_mistakes(home, table, tmp_path, narbench):
     assert "4 columns; there must be id, ONNX path" in refused(data=write_table(tmp_path / "short.txt", ["1 a.onnx 1 2"]))
     missing = write_table(tmp_path / "missing.txt", [f"{i} onnx/{i}.onnx 1 2.0 f 0" for i in range(20)])
     assert "20 of the 20 networks" in refused(data=missing)
+    rows = [*table.read_text().splitlines(), "x1 onnx/absent.onnx 1 2.0 f 12"]
+    absent = refused(data=write_table(table.parent / "absent.txt", rows))
+    assert "mend or download them again, or remove their rows:\n  onnx/absent.onnx: no such file" in absent
     assert "k=8,x: give whole numbers" in refused("--k", "8,x")
     assert "k=40: choose 1 to 34" in refused("--k", "40")
     assert "no run here" in refused(run=tmp_path)
