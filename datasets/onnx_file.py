@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
 
 from datasets.errors import UserError
 
@@ -31,6 +32,8 @@ OPSETS = range(7, 25)
 """Versions of the ONNX operator set that are read."""
 
 ONNX_DOMAINS = ("", "ai.onnx")
+
+_has = lru_cache(maxsize=1024)(defs.has)
 
 PARAMETERISED = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Reshape"})
 """Operators whose inputs after the first are parameters, not data (NNLQP)."""
@@ -71,8 +74,9 @@ class OnnxNode(NamedTuple):
             "".join(names)
         except TypeError:  # protobuf gives bytes where it cannot decode text
             raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
-        foreign = domain not in ONNX_DOMAINS
-        kind = f"{domain}.{kind}" if foreign else kind
+        own = domain in ONNX_DOMAINS
+        foreign = not own or not _has(kind)
+        kind = kind if own else f"{domain}.{kind}"
         return cls(kind, name or next(iter(outputs), ""), inputs, outputs, content.attribute[:], foreign)
 
     def __str__(self) -> str:

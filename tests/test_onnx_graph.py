@@ -197,6 +197,10 @@ def test_unknown_and_foreign_operators():
     assert graph.unknown == Counter({"Erf": 1, "org.custom.Foo": 1})
     assert row(graph, "f") == ("Unknown", [0.0] * 8, [3, 7, 0, 0])
     assert row(graph, "e")[2] == row(graph, "x")[2] == [3, 4, 0, 0]
+    built.graph.node[1].domain = ""  # neither is every operator without a domain one of ONNX's
+    graph = read(built, 3)
+    assert graph.unknown == Counter({"Erf": 1, "Foo": 1})
+    assert row(graph, "f")[2] == [3, 7, 0, 0]
 
 
 def test_declared_scalar_has_no_shape_as_code():
