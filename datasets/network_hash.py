@@ -46,9 +46,10 @@ def network_hash(ops: NDArray[Any], edges: NDArray[Any], features: NDArray[np.fl
     while (found := len(np.unique(colours))) > classes:
         classes, rounds = found, rounds + 1
         above, below = np.zeros_like(colours), np.zeros_like(colours)
-        np.add.at(above, child, _mix(colours[parent]))
-        np.add.at(below, parent, _mix(colours[child]))
-        colours = _mix(_mix(colours) + _mix(above ^ _ONE) * _THREE + _mix(below ^ _TWO) * _FIVE)
+        mixed = _mix(colours)
+        np.add.at(above, child, mixed[parent])
+        np.add.at(below, parent, mixed[child])
+        colours = _mix(mixed + _mix(above ^ _ONE) * _THREE + _mix(below ^ _TWO) * _FIVE)
     content = np.concatenate([[np.uint64(rounds)], np.sort(colours)])
     return blake2b(content.astype("<u8").tobytes(), digest_size=16).digest()
 

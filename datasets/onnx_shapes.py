@@ -130,10 +130,10 @@ def _inferred(file: OnnxFile, model: ModelProto) -> list[ValueInfoProto]:
 
 def _check_fixed_sizes(file: OnnxFile, shapes: dict[str, Shape]) -> None:
     """Refuse constant sizes that do not suit the input: shape inference takes them as they are."""
-    for node in file.nodes:
-        preserved = _PRESERVED.get(node.type)
+    for node in (node for node in file.nodes if node.type in _PRESERVED):
+        preserved = _PRESERVED[node.type]
         before, after = (shapes.get(next(iter(names), "")) for names in (node.inputs, node.outputs))
-        if preserved and before is not None and after is not None and preserved(before) != preserved(after):
+        if before is not None and after is not None and preserved(before) != preserved(after):
             raise UserError(
                 f"{file.source}: {node} makes {list(after)} of {list(before)}: a batch size is fixed inside it; export the "
                 "model with a dynamic batch size, or give the batch size it was exported with"
