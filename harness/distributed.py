@@ -32,18 +32,24 @@ def launch(hardware: TrainerConfig) -> None:
     The others run the same command from its beginning.
 
     Raises:
-        UserError: if there are not as many processes or devices as asked for.
+        UserError: if there are not as many processes or devices as asked for, or none of their kind.
     """
     asked = hardware.devices * hardware.num_nodes
-    if hardware.strategy == "ddp":
-        try:
-            Fabric(
-                accelerator=hardware.accelerator, devices=hardware.devices, num_nodes=hardware.num_nodes, strategy="ddp"
-            ).launch()
-        except (MisconfigurationException, ValueError) as error:
-            raise UserError(f"trainer=ddp: {' '.join(str(error).split())}") from None
-    elif asked > 1:
+    several = hardware.strategy == "ddp"
+    if asked > 1 and not several:
         raise UserError(f"{asked} devices, of which one would be used; give trainer=ddp, too")
+    try:
+        fabric = Fabric(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            num_nodes=hardware.num_nodes,
+            strategy=hardware.strategy,
+        )
+        if several:
+            fabric.launch()
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        given = "trainer=ddp" if several else f"trainer.accelerator={hardware.accelerator}"
+        raise UserError(f"{given}: {' '.join(str(error).split())}") from None
     elastic = int(os.environ["WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
     started = max(elastic, share().world)
     if started != asked:

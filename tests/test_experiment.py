@@ -217,8 +217,10 @@ def test_mistakes_are_one_line_and_exit_2(arguments, message, monkeypatch, capsy
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(narbench.UserError, match=r"trainer\.accelerator=cuda"):
-        narbench.run(*SMALL, "trainer.accelerator=cuda", f"out={tmp_path / 'run'}")
+    for absent in ("cuda", "gpu"):
+        with pytest.raises(narbench.UserError, match=rf"trainer\.accelerator={absent}: "):
+            narbench.run(*SMALL, f"trainer.accelerator={absent}", f"out={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unreadable_record_of_another_run_takes_nothing_along(tmp_path, capsys):
