@@ -240,8 +240,10 @@ def explain(error: Exception) -> str:
         return f"{group}={name}: unknown; {suggest(name, list(error.options))}"
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        known = _keys(cause.parent_node)
-        return f"{cause.full_key}: unknown key; {suggest(str(cause.key), known)}"
+        node, key = cause.parent_node, str(cause.key)
+        within = [f"{name}.{key}" for name in _keys(node) if key in _keys(node.get(name))]
+        hint = f"did you mean {' or '.join(within)}?" if within else suggest(key, _keys(node))
+        return f"{cause.full_key}: unknown key; {hint}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not of the form key=value, for instance predictor=nnlp"
     return re.sub(r"\s+", " ", str(error)).strip()

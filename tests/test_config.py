@@ -53,6 +53,7 @@ def test_hash_ignores_places_but_not_values():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("epochs=3", "epochs: unknown key; did you mean recipe.epochs?"),
         ("+predictor.dmi=3", "predictor.dmi: unknown key; did you mean dim"),
         ("predictor.depth=deep", "predictor.depth"),
         ("trainer.devices=two", "trainer.devices"),
