@@ -399,6 +399,8 @@ def test_unknown_names_are_mistakes(tmp_path):
         read_definition("nasbench20")
     result = CliRunner().invoke(app, ["tables", "digits201", "--runs", str(tmp_path / "absent")])
     assert "no such folder" in str(result.exception)
+    with pytest.raises(UserError, match="for the runs in this folder give --runs "):
+        read_definition(str(tmp_path))
 
 
 def representative(entries):

@@ -129,6 +129,8 @@ def read_definition(name: str) -> Definition:
     if not path.is_file():
         known = known_tables()
         hint = suggest(name, known) if known else "give the path of a YAML file, or run in a checkout"
+        if Path(name).is_dir():
+            hint = f"for the runs in this folder give --runs {name}"
         raise UserError(f"table {name}: no such definition; {hint}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Definition), OmegaConf.load(path))
