@@ -43,21 +43,21 @@ def run_seeds(config: DictConfig) -> list[Result]:
     training = StackedTraining(predictors, data, configs)
     folder, folders = (resume, _folders(resume)) if resume else _created(stack, configs)
     setup = time.perf_counter() - clock
+    results = []
     with resumable(folder):
         training.run(folder.checkpoints / "last.ckpt", resume is not None)
-    share = (time.perf_counter() - clock - setup) / len(configs)
-    timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}
-    results = []
-    for number, (own, where) in enumerate(zip(configs, folders, strict=True)):
-        logger = loggers.build(own, where)
-        for step, values in training.write_checkpoints(number, where.checkpoints):
-            if logger is not None:
-                logger.log_metrics(values, step)
-        steps = {"train_steps": own.recipe.epochs * training.epoch_steps(number)}
-        predictors[number].to(training.device)
-        results.append(
-            finish(own, predictors[number], data[number], where, logger, timings | steps, started, inits[number])
-        )
+        share = (time.perf_counter() - clock - setup) / len(configs)
+        timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}
+        for number, (own, where) in enumerate(zip(configs, folders, strict=True)):
+            logger = loggers.build(own, where)
+            for step, values in training.write_checkpoints(number, where.checkpoints):
+                if logger is not None:
+                    logger.log_metrics(values, step)
+            steps = {"train_steps": own.recipe.epochs * training.epoch_steps(number)}
+            predictors[number].to(training.device)
+            results.append(
+                finish(own, predictors[number], data[number], where, logger, timings | steps, started, inits[number])
+            )
     return results
 
 

@@ -16,7 +16,7 @@ import narbench
 import run as entry
 from harness import registry
 from harness.config import compose, config_hash, typed
-from harness.experiment import build_predictor
+from harness.experiment import build_predictor, finish
 from harness.memory import peak_memory_mb
 from harness.records import list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
@@ -97,6 +97,27 @@ def test_a_killed_stack_resumes_to_the_same_result(tmp_path):
     kill_after_first_checkpoint(case, out)
     assert not (out / "s0" / "record.json").exists()
     out = out.rename(tmp_path / "moved")
+    resume(out)
+    for result in whole:
+        again = predictions(out / result.folder.path.name)
+        assert np.array_equal(again.prediction, predictions(result.folder.path).prediction)
+
+
+def test_a_stack_that_is_interrupted_while_it_is_scored_goes_on(tmp_path, monkeypatch):
+    case = overrides("gin", "seeds=[0,1]")
+    whole = run_seeds(compose([*case, f"out={tmp_path / 'whole'}"]))
+
+    def interrupted(config, *rest):
+        if config.seed:
+            raise KeyboardInterrupt
+        return finish(config, *rest)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr("harness.stacked_runs.finish", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=f"interrupted; resume={out} finishes the run from its last checkpoint"):
+        run_seeds(compose([*case, f"out={out}"]))
+    assert [(out / seed / "record.json").exists() for seed in ("s0", "s1")] == [True, False]
+    monkeypatch.undo()
     resume(out)
     for result in whole:
         again = predictions(out / result.folder.path.name)
