@@ -52,10 +52,12 @@ class Manifest:
         labels: unit of each label.
         static: unit of each per-graph feature.
         hash_rule: which canonical hash the ``hash`` column holds.
-        source: file the store was made from, with its sha256 and size.
+        source: file the store was made from, with its sha256 (None of a folder) and size.
+        notes: what else is known of the data, by heading.
         attributes: meaning of the attribute slots of each operation, of whole networks.
         rows: number of graphs.
         fingerprint: sha256 of every column's content, independent of the container.
+        schema_version: of the store's files.
     """
 
     name: str

@@ -82,7 +82,7 @@ def _facts(benchmark: Benchmark, store: GraphStore) -> Table:
         "operations": ", ".join(manifest.operations),
         "labels": "\n".join(f"{role} {name}" for role, name in _roles(benchmark, store).items()),
         "source": str(manifest.source["file"]),
-        "sha256": str(manifest.source["sha256"]),
+        "sha256": manifest.source["sha256"] or "none: it is a folder",
         "store": str(store.folder),
         "fingerprint": manifest.fingerprint,
     }
