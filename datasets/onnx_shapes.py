@@ -9,13 +9,10 @@ from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_values import Shape, Values, following, shape_of, with_values
+from datasets.onnx_values import INFERENCE_ERRORS, Shape, Values, following, shape_of, with_values
 
 MAX_ELEMENTS = 2**40
 """Elements of the largest tensor that is believed."""
-
-_INFERENCE_ERRORS = (shape_inference.InferenceError, ValueError, IndexError, OverflowError, MemoryError, RuntimeError)
-"""What the C++ code of shape inference raises: contradictions, and the standard library's errors for absurd sizes."""
 
 MAX_BATCH = 2**20
 """Largest batch size."""
@@ -122,7 +119,7 @@ def _check_input(value: ValueInfoProto, source: str) -> None:
 def _inferred(file: OnnxFile, model: ModelProto) -> list[ValueInfoProto]:
     try:
         graph = shape_inference.infer_shapes(model, strict_mode=True).graph
-    except _INFERENCE_ERRORS as error:
+    except INFERENCE_ERRORS as error:
         reason = " ".join(str(error).replace("[ShapeInferenceError]", "").split())
         raise UserError(f"{file.source}: shapes contradict each other: {reason}; export the model again") from None
     return [*(value for value in graph.input if value.name not in file.weights), *graph.value_info, *graph.output]

@@ -8,6 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx.checker import ValidationError
+from onnx.defs import SchemaError
 from onnx.reference import ReferenceEvaluator
 
 from datasets.onnx_file import OnnxFile
@@ -15,6 +17,9 @@ from datasets.onnx_file import OnnxFile
 Shape = tuple[int, ...]
 Types = dict[str, TypeProto]
 Values = dict[str, NDArray[np.generic]]
+
+INFERENCE_ERRORS = (shape_inference.InferenceError, ValueError, IndexError, OverflowError, MemoryError, RuntimeError)
+"""What the C++ code of shape inference raises: contradictions, and the standard library's errors for absurd sizes."""
 
 MAX_ELEMENTS = 1024
 """Elements of the largest tensor whose values are followed."""
@@ -87,7 +92,7 @@ def _stored(file: OnnxFile) -> Values:
         if tensor.data_location != TensorProto.EXTERNAL and prod(tensor.dims) <= MAX_ELEMENTS:
             try:
                 values[tensor.name] = numpy_helper.to_array(tensor)
-            except Exception:  # it has no values, or others than it states
+            except (ValueError, TypeError, KeyError):  # it has no values, or others than it states
                 continue
     return values
 
@@ -101,7 +106,7 @@ def _inferred(content: NodeProto, opset: int, types: Types, values: Values) -> T
         found: Types = shape_inference.infer_node_outputs(
             schema, content, inputs, data, opset_imports=[helper.make_opsetid("", opset)]
         )
-    except Exception:  # a contradiction: inference of the whole graph will name it
+    except (*INFERENCE_ERRORS, SchemaError, ValidationError):  # inference of the whole graph will name what is wrong
         return {}
     return found
 

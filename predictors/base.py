@@ -14,9 +14,6 @@ from datasets.errors import UserError
 from datasets.graph import GraphBatch, TaskSpec
 from predictors.recipe import Recipe, build_optimizer
 
-MAY_BE_ZERO = ("walk", "seed")
-"""Whole numbers in a predictor's configuration that may be 0."""
-
 
 @dataclass
 class PredictorConfig:
@@ -56,6 +53,8 @@ class Predictor(LightningModule, ABC):
     def __init__(self, config: Any, spec: TaskSpec) -> None:
         """Check that the predictor can read such graphs, and its sizes and ``dropout`` where it has one.
 
+        Sizes are the whole numbers of its configuration, 1 or more unless their field's metadata have another ``least``.
+
         Raises:
             UserError: if it cannot, for a size below 1, or for a rate that is no probability below 1.
         """
@@ -69,10 +68,10 @@ class Predictor(LightningModule, ABC):
         rate = getattr(config, "dropout", 0.0)
         if not 0 <= rate < 1:
             raise UserError(f"predictor.dropout={rate}: give 0 or a probability below 1")
-        for name in (field.name for field in fields(config)):
-            value, least = getattr(config, name), 0 if name in MAY_BE_ZERO else 1
+        for field in fields(config):
+            value, least = getattr(config, field.name), field.metadata.get("least", 1)
             if type(value) is int and value < least:
-                raise UserError(f"predictor.{name}={value}: give {least} or more")
+                raise UserError(f"predictor.{field.name}={value}: give {least} or more")
         super().__init__()
         self.config = config
         self.spec = spec

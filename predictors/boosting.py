@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets.errors import UserError, require_choice
@@ -30,7 +30,7 @@ class BoostingConfig(WalkConfig):
     depth: int
     subsample: float
     columns: float
-    seed: int
+    seed: int = field(metadata={"least": 0})
 
 
 class Boosting(WalkPredictor):

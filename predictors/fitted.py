@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -145,7 +145,7 @@ class WalkConfig(PredictorConfig):
         walk: longest walk that is counted, in edges.
     """
 
-    walk: int
+    walk: int = field(metadata={"least": 0})
 
 
 class WalkPredictor(FittedPredictor):

@@ -82,6 +82,26 @@ def branches(depth: int) -> ModelProto:
     return model([*body.node, node("Relu", last, "y")], [condition, tensor("x", 2, 3)], ["y"])
 
 
+def class_token(opset: int = 17) -> ModelProto:
+    """The sizes that PyTorch's exporter gives a class token (1, 1, 4) expanded to the batch size and (2, -1)."""
+    axes = {"axes": [0]} if opset < 13 else {}
+    nodes = [
+        node("Shape", "x", "n"),
+        node("Gather", "n zero", "first"),
+        node("Unsqueeze", "first" if axes else "first axis", "batch", **axes),
+        node("Concat", "batch rest", "sizes", axis=0),
+        node("ConstantOfShape", "three", "ones", value=helper.make_tensor("", TensorProto.INT64, [1], [1])),
+        node("Mul", "ones minus", "kept"),
+        node("Equal", "sizes kept", "is_kept"),
+        node("Where", "is_kept ones sizes", "target"),
+        node("Expand", "token target", "tokens"),
+        node("Relu", "tokens", "y"),
+    ]
+    zero = helper.make_tensor("zero", TensorProto.INT64, [], [0])
+    given = [integers("rest", 2, -1), integers("three", 3), integers("minus", -1), integers("axis", 0), zero]
+    return model(nodes, [tensor("x", "n", 3)], ["y"], [*given, weight("token", 1, 1, 4)], opset)
+
+
 def damage_bytes(content: bytes, rng: random.Random) -> bytes:
     """Overwrite, flip, delete, repeat, cut off or insert a few bytes."""
     data = bytearray(content)

@@ -15,7 +15,7 @@ from datasets import onnx_dag, onnx_file
 from datasets.errors import UserError
 from datasets.onnx_file import MAX_DEPTH, parse, read_file
 from datasets.onnx_graph import network_of, read_network
-from tests.onnx_models import branches, damage_bytes, damage_fields, model, node, small_network, tensor, weight
+from tests.onnx_models import branches, class_token, damage_bytes, damage_fields, model, node, small_network, tensor, weight
 
 
 def refused(content, reason):
@@ -164,7 +164,7 @@ def test_data_of_large_initializers_is_dropped_on_reading():
 
 
 def sources(folder):
-    built = [small_network(), small_network(9), branches(2)]
+    built = [small_network(), small_network(9), branches(2), class_token(9), class_token()]
     found = sorted((folder / "onnx").glob("*.onnx")) if folder.is_dir() else []
     return [each.SerializeToString() for each in built] + [path.read_bytes() for path in found]
 

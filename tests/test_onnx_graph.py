@@ -23,7 +23,7 @@ from datasets.onnx_graph import network_of, read_network
 from datasets.onnx_operator import operators_of
 from datasets.onnx_shapes import infer_shapes, set_batch
 from datasets.store import Manifest, write_store
-from tests.onnx_models import branches, integers, model, node, small_network, tensor, weight
+from tests.onnx_models import branches, class_token, integers, model, node, small_network, tensor, weight
 from tests.test_network_features import VIEWS
 
 
@@ -245,26 +245,10 @@ def test_shape_arithmetic_is_followed():
 
 @pytest.mark.parametrize("opset", [9, 13, 17])
 def test_shape_arithmetic_is_followed_where_onnx_does_not(opset):
-    """The sizes that PyTorch's exporter gives a class token (1, 1, 4) expanded to the batch size and (2, -1)."""
-    axes = {"axes": [0]} if opset < 13 else {}
-    nodes = [
-        node("Shape", "x", "n"),
-        node("Gather", "n zero", "first"),
-        node("Unsqueeze", "first" if axes else "first axis", "batch", **axes),
-        node("Concat", "batch rest", "sizes", axis=0),
-        node("ConstantOfShape", "three", "ones", value=helper.make_tensor("", TensorProto.INT64, [1], [1])),
-        node("Mul", "ones minus", "kept"),
-        node("Equal", "sizes kept", "is_kept"),
-        node("Where", "is_kept ones sizes", "target"),
-        node("Expand", "token target", "tokens"),
-        node("Relu", "tokens", "y"),
-    ]
-    given = [integers("rest", 2, -1), integers("three", 3), integers("minus", -1), integers("axis", 0)]
-    built = model(nodes, [tensor("x", "n", 3)], ["y"], [*given, weight("token", 1, 1, 4)], opset)
-    zero = built.graph.initializer.add()
-    zero.CopyFrom(helper.make_tensor("zero", TensorProto.INT64, [], [0]))
+    built = class_token(opset)
     for size in (1, 5):
         assert row(read(built, size), "y")[2] == [size, 2, 4, 0]
+    zero = next(tensor for tensor in built.graph.initializer if tensor.name == "zero")
     zero.ClearField("int64_data")
     with pytest.raises(UserError, match="the shape of 'tokens', made by Expand 'Expand_tokens', cannot be inferred"):
         read(built, 5)

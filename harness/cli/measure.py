@@ -64,23 +64,22 @@ def _run(campaign: Campaign, out: Path) -> None:
     from harness.progress import QUIET_SECONDS, bar, console
 
     printed = time.monotonic()
-    with bar() as progress:
-        task = progress.add_task("measuring", note="")
+    try:
+        with bar() as progress:
+            task = progress.add_task("measuring", note="")
 
-        def show(round_: int, done: int, total: int) -> None:
-            nonlocal printed
-            text = f"round {round_ + 1}" if round_ else "measuring"
-            progress.update(task, description=text, completed=done, total=total)
-            if not console.is_terminal and time.monotonic() - printed > QUIET_SECONDS:
-                console.print(f"{text}: {done}/{total}", highlight=False)
-                printed = time.monotonic()
+            def show(round_: int, done: int, total: int) -> None:
+                nonlocal printed
+                text = f"round {round_ + 1}" if round_ else "measuring"
+                progress.update(task, description=text, completed=done, total=total)
+                if not console.is_terminal and time.monotonic() - printed > QUIET_SECONDS:
+                    console.print(f"{text}: {done}/{total}", highlight=False)
+                    printed = time.monotonic()
 
-        try:
             campaign.run(show)
-        except KeyboardInterrupt:
-            path = campaign.journal.path
-            console.print(f"interrupted; the same command continues from {path}", soft_wrap=True, markup=False)
-            raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command continues from {campaign.journal.path}", stderr=True)
+        raise typer.Exit(130) from None
 
 
 def _report(campaign: Campaign, out: Path) -> None:
