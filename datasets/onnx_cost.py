@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from datasets.onnx_file import OnnxFile, OnnxNode
 from datasets.onnx_operator import Operator
-from datasets.onnx_values import Shape
+from datasets.onnx_trust import Shape
 
 _SETTINGS = (TensorProto.UNDEFINED, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 

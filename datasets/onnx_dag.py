@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 from datasets.errors import UserError
 from datasets.onnx_file import PARAMETERISED, OnnxFile, OnnxNode
 
-MAX_EDGES = 100_000
-"""Most edges of a graph."""
-
 
 @dataclass(frozen=True)
 class Dag:
@@ -43,10 +40,8 @@ def build_dag(file: OnnxFile) -> Dag:
     """The nodes and edges of a file.
 
     Raises:
-        UserError: if there are none, or too many.
+        UserError: if there are none.
     """
-    if sum(len(node.inputs) * len(node.outputs) for node in file.nodes) > MAX_EDGES:
-        raise UserError(f"{file.source}: more than {MAX_EDGES} edges; split the model")
     made = _made(file)
     index = {name: place for place, name in enumerate(made)}
     children: list[dict[int, None]] = [{} for _ in made]

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
 
 from datasets.errors import UserError
+from datasets.onnx_trust import MAX_RANK, UNKNOWN, trusted
 
 MAX_BYTES = 2**30
 """Largest file that is read."""
@@ -24,6 +26,12 @@ MAX_NODES = 10_000
 
 MAX_DEPTH = 8
 """Deepest nesting of bodies."""
+
+MAX_EDGES = 100_000
+"""Most pairs of an operator's input and output, counted as one for an operator without inputs."""
+
+MAX_TYPE = 2**12
+"""Bytes of the longest statement of a tensor's type."""
 
 MAX_KEPT = 2**16
 """Bytes of the largest initializer whose values are kept: shapes, axes and scales, but no large weights."""
@@ -97,6 +105,8 @@ class OnnxFile:
         model: its content, without the data of large initializers.
         nodes: its operators.
         opset: version of the ONNX operator set.
+        untrusted: positions of the operators that are inferred one at a time (``onnx_trust``); those in bodies of If, Loop
+            and Scan have been renamed, so that they are not inferred.
         weights: dimensions of the initializers.
         captured: tensors read in the bodies of If, Loop and Scan.
     """
@@ -105,6 +115,7 @@ class OnnxFile:
     model: ModelProto
     nodes: tuple[OnnxNode, ...]
     opset: int
+    untrusted: frozenset[int]
     weights: dict[str, tuple[int, ...]]
     captured: frozenset[str]
 
@@ -160,12 +171,12 @@ def parse(content: bytes, source: str) -> OnnxFile:
     if len(model.graph.node) > MAX_NODES:
         raise _too_large(source)
     nodes = tuple([OnnxNode.from_file(node, source) for node in model.graph.node])
-    captured = _captured(nodes, source)
+    captured = _captured(model.graph, nodes, source)
     weights = _weights(model.graph, source)
     _check_tensors(model.graph, nodes, set(weights), source)
     if len(content) > MAX_KEPT:
         _drop_data(model.graph)
-    return OnnxFile(source, model, nodes, opset, weights, captured)
+    return OnnxFile(source, model, nodes, opset, _untrusted(model.graph, nodes, weights), weights, captured)
 
 
 def _opset(model: ModelProto, source: str) -> int:
@@ -179,11 +190,13 @@ def _opset(model: ModelProto, source: str) -> int:
     return version
 
 
-def _captured(nodes: Sequence[OnnxNode], source: str) -> frozenset[str]:
-    """What the bodies of If, Loop and Scan read; refuse too many operators or too deep bodies."""
+def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> frozenset[str]:
+    """What the bodies of If, Loop and Scan read; refuse too many operators or edges, too deep bodies and too long types."""
     captured: set[str] = set()
     level = _bodies(attribute for node in nodes for attribute in node.attributes)
     count, depth = len(nodes), 0
+    edges = sum(max(len(node.inputs), 1) * len(node.outputs) for node in nodes)
+    _check_types(graph, source)
     while level:
         count, depth = count + sum(len(body.node) for body in level), depth + 1
         if count > MAX_NODES:
@@ -192,10 +205,48 @@ def _captured(nodes: Sequence[OnnxNode], source: str) -> frozenset[str]:
             raise UserError(
                 f"{source}: bodies of If, Loop or Scan are nested more than {MAX_DEPTH} deep; simplify the model"
             )
+        for body in level:
+            _check_types(body, source)
+            edges += sum(max(len(node.input), 1) * len(node.output) for node in body.node)
+            for node in (node for node in body.node if not trusted(node)):
+                node.op_type = UNKNOWN
         captured.update(name for body in level for node in body.node for name in node.input)
         captured.update(value.name for body in level for value in body.output)
         level = _bodies(attribute for body in level for node in body.node for attribute in node.attribute)
+    if edges > MAX_EDGES:
+        raise UserError(f"{source}: more than {MAX_EDGES} edges; split the model")
     return frozenset(captured)
+
+
+def _check_types(graph: GraphProto, source: str) -> None:
+    """Refuse what shape inference would copy from tensor to tensor: long texts, and many dimensions."""
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.ByteSize() > MAX_TYPE:
+            raise UserError(
+                f"{source}: the type of {value.name!r} takes more than {MAX_TYPE} bytes; export the model with a simple one"
+            )
+    for tensor in (*graph.initializer, *graph.sparse_initializer):
+        if len(tensor.dims) > MAX_RANK:
+            name = (tensor if isinstance(tensor, TensorProto) else tensor.values).name
+            raise UserError(
+                f"{source}: initializer {name!r} has {len(tensor.dims)} dimensions, at most {MAX_RANK} are read"
+            )
+
+
+def _untrusted(graph: GraphProto, nodes: Sequence[OnnxNode], weights: dict[str, tuple[int, ...]]) -> frozenset[int]:
+    constants = {
+        name: tuple(attribute.t.dims) or (len(attribute.ints),)
+        for node in nodes
+        if node.type == "Constant"
+        for attribute in node.attributes
+        for name in node.outputs
+    }
+    short = {name for name, dims in (weights | constants).items() if prod(dims) <= MAX_RANK and min(dims, default=0) >= 0}
+    return frozenset(
+        place
+        for place, (node, content) in enumerate(zip(nodes, graph.node, strict=True))
+        if not node.foreign and not trusted(content, short)
+    )
 
 
 def _too_large(source: str) -> UserError:

@@ -20,7 +20,7 @@ from datasets.onnx_dag import build_dag
 from datasets.onnx_file import OnnxFile, read_file
 from datasets.onnx_operator import Operator, operators_of
 from datasets.onnx_shapes import infer_shapes, set_batch, unknown_shape
-from datasets.onnx_values import Shape
+from datasets.onnx_trust import Shape
 
 FEATURES = ("as_code", "fixed")
 

@@ -13,7 +13,7 @@ from datasets.errors import UserError
 from datasets.graph import ATTRIBUTE_SLOTS
 from datasets.networks import KNOWN, UNKNOWN
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_values import Shape
+from datasets.onnx_trust import Shape
 
 MAX_VALUE = 2**31 - 1
 """Largest attribute that is believed."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
+from math import prod
 
-from onnx import ModelProto, ValueInfoProto, shape_inference
+from onnx import GraphProto, ModelProto, ValueInfoProto, shape_inference
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_values import INFERENCE_ERRORS, Shape, Values, following, shape_of, with_values
-
-MAX_ELEMENTS = 2**40
-"""Elements of the largest tensor that is believed."""
+from datasets.onnx_trust import Shape, check_shape
+from datasets.onnx_values import INFERENCE_ERRORS, contradiction, following, shape_of, with_known
 
 MAX_BATCH = 2**20
 """Largest batch size."""
@@ -20,7 +18,7 @@ MAX_BATCH = 2**20
 MAX_ROUNDS = 8
 """Most times that values are followed: one is enough but for what the bodies of If, Loop and Scan make of them."""
 
-_PRESERVED: dict[str, Callable[[Shape], object]] = {"Reshape": math.prod, "Resize": lambda shape: shape[:1]}
+_PRESERVED: dict[str, Callable[[Shape], object]] = {"Reshape": prod, "Resize": lambda shape: shape[:1]}
 """What operators that may be given constant sizes keep of their input's shape: the number of elements, the batch size."""
 
 
@@ -65,25 +63,25 @@ def set_batch(file: OnnxFile, batch: int | None) -> int:
 def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     """Shapes of every tensor that ONNX shape inference can tell, after ``set_batch``.
 
-    Values of shape arithmetic are followed only where the shapes are not known without; what they tell is given back to the
-    inference, as more values may follow from it.
+    Values of shape arithmetic, and untrusted operators, are followed only where the shapes are not
+    known without; what they tell is given back to the inference, as more may follow from it.
 
     Raises:
         UserError: naming the file and the operator, if operators and shapes contradict each other, shapes are impossible or
             an operator's constant sizes are those of another batch size.
     """
     wanted = {name for node in file.nodes for name in node.outputs if name}
-    stated = _inferred(file, file.model)
+    stated = _stated(file, file.graph) if file.untrusted else _inferred(file, file.model)
     shapes = _shapes(stated, file)
-    values: Values = {}
     for _ in range(MAX_ROUNDS):
         if wanted <= shapes.keys():
             break
-        known, values = values, following(file, {value.name: value.type for value in stated})
-        if known.keys() == values.keys():
-            break
-        stated = _inferred(file, with_values(file, values))
+        before = shapes.keys()
+        types, values = following(file, {value.name: value.type for value in stated})
+        stated = _inferred(file, with_known(file, types, values))
         shapes = _shapes(stated, file) | {name: value.shape for name, value in values.items()}
+        if before == shapes.keys():
+            break
     _check_fixed_sizes(file, shapes)
     return shapes
 
@@ -120,8 +118,11 @@ def _inferred(file: OnnxFile, model: ModelProto) -> list[ValueInfoProto]:
     try:
         graph = shape_inference.infer_shapes(model, strict_mode=True).graph
     except INFERENCE_ERRORS as error:
-        reason = " ".join(str(error).replace("[ShapeInferenceError]", "").split())
-        raise UserError(f"{file.source}: shapes contradict each other: {reason}; export the model again") from None
+        raise contradiction(str(error), file.source) from None
+    return _stated(file, graph)
+
+
+def _stated(file: OnnxFile, graph: GraphProto) -> list[ValueInfoProto]:
     return [*(value for value in graph.input if value.name not in file.weights), *graph.value_info, *graph.output]
 
 
@@ -148,8 +149,9 @@ def _shapes(stated: Iterable[ValueInfoProto], file: OnnxFile) -> dict[str, Shape
         if (shape := decoded[content]) is not None:
             shapes[value.name] = shape
     shapes |= file.weights
-    absurd = {shape for shape in set(shapes.values()) if math.prod(shape) > MAX_ELEMENTS or min(shape, default=0) < 0}
-    if absurd:
-        name, shape = next((name, shape) for name, shape in shapes.items() if shape in absurd)
-        raise UserError(f"{file.source}: tensor {name!r} would have shape {list(shape)}; check the model and its inputs")
+    first: dict[Shape, str] = {}
+    for name, shape in shapes.items():
+        first.setdefault(shape, name)
+    for shape, name in first.items():
+        check_shape(name, shape, file.source)
     return shapes

@@ -12,9 +12,10 @@ from onnx.checker import ValidationError
 from onnx.defs import SchemaError
 from onnx.reference import ReferenceEvaluator
 
-from datasets.onnx_file import OnnxFile
+from datasets.errors import UserError
+from datasets.onnx_file import OnnxFile, OnnxNode
+from datasets.onnx_trust import MAX_RANK, SIZES, UNKNOWN, Shape, check_shape, consistent_split
 
-Shape = tuple[int, ...]
 Types = dict[str, TypeProto]
 Values = dict[str, NDArray[np.generic]]
 
@@ -48,37 +49,90 @@ def shape_of(kind: TypeProto) -> Shape | None:
     return shape if known else None
 
 
-def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> Values:
-    """Every small tensor whose value is in the file, or follows from such and from the shapes of others.
+def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> tuple[Types, Values]:
+    """The type of every tensor that follows from the others', and the value of every small one that follows from the file.
 
     Args:
-        file: its operators are followed one by one, each with the values before it.
+        file: its operators are followed one by one, each with the types and values before it.
         types: of tensors, as far as they are known.
+
+    Raises:
+        UserError: naming the file and the operator, if one of ``file.untrusted`` contradicts its inputs, has one of an
+            impossible shape or makes more than ``MAX_RANK`` dimensions.
     """
     values = _stored(file)
     known = dict(types) | {tensor.name: _type(tensor) for tensor in file.graph.initializer}
-    for node, content in zip(file.nodes, file.graph.node, strict=True):
+    for place, (node, content) in enumerate(zip(file.nodes, file.graph.node, strict=True)):
         if node.foreign or not known.keys() >= set(filter(None, node.inputs)):
             continue
+        untrusted = place in file.untrusted
+        if untrusted:
+            _check(node, content, known, file.source)
         if any(name not in known or shape_of(known[name]) is None for name in node.outputs):
-            known |= _inferred(content, file.opset, known, values)
+            try:
+                known |= _inferred(content, file.opset, known, values)
+            except INFERENCE_ERRORS as error:
+                if untrusted:  # inference of the whole graph will name what is wrong with the others
+                    raise contradiction(f"{node}: {error}", file.source) from None
+            for name in node.outputs if untrusted else ():
+                _check_rank(len(_dims(known, name)), node, file.source)
         shapes = [shape_of(known[name]) if name in known else None for name in node.outputs]
         if node.type in FOLLOWED and all(shape is not None and prod(shape) <= MAX_ELEMENTS for shape in shapes):
             values |= _evaluated(content, file.opset, known, values)
-    return values
+    return known, values
 
 
-def with_values(file: OnnxFile, values: Values) -> ModelProto:
-    """A copy of the model in which the tensors of known value are initializers."""
+def contradiction(reason: str, source: str) -> UserError:
+    """The error for what shape inference refuses, in its words."""
+    reason = " ".join(reason.replace("[ShapeInferenceError]", "").split())
+    return UserError(f"{source}: shapes contradict each other: {reason}; export the model again")
+
+
+def with_known(file: OnnxFile, types: Types, values: Values) -> ModelProto:
+    """A copy of the model whose tensors of known value are initializers and what untrusted operators make, inputs.
+
+    An untrusted operator whose outputs are not known has another name there, that of no operator.
+    """
     changed = ModelProto()
     changed.CopyFrom(file.model)
     graph = changed.graph
     del graph.node[:]
-    graph.node.extend(node for node in file.graph.node if values.keys().isdisjoint(node.output))
+    for place, node in enumerate(file.graph.node):
+        outputs = [name for name in node.output if name and name not in values]
+        if place not in file.untrusted:
+            graph.node.extend([node] if outputs else [])
+        elif types.keys() >= set(outputs):
+            graph.input.extend(helper.make_value_info(name, types[name]) for name in outputs)
+        else:
+            graph.node.append(node)
+            graph.node[-1].op_type = UNKNOWN
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in values.items() if name not in file.weights
     )
     return changed
+
+
+def _check(node: OnnxNode, content: NodeProto, types: Types, source: str) -> None:
+    """Refuse impossible sizes, and sizes of too many entries before as many dimensions are made."""
+    if node.type == "Split" and not consistent_split(content):
+        raise contradiction(f"{node} has {len(node.outputs)} outputs, which is not its num_outputs", source)
+    for place, name in enumerate(node.inputs):
+        dims = _dims(types, name)
+        check_shape(name, dims, source)
+        if SIZES.get(node.type) == place:
+            _check_rank(prod(dims), node, source)
+
+
+def _dims(types: Types, name: str) -> Shape:
+    """Sizes of a tensor, 0 where unknown."""
+    return tuple([dim.dim_value for dim in types[name].tensor_type.shape.dim]) if name in types else ()
+
+
+def _check_rank(rank: int, node: OnnxNode, source: str) -> None:
+    if rank > MAX_RANK:
+        raise UserError(
+            f"{source}: {node} makes a tensor of {rank} dimensions, at most {MAX_RANK} are read; check its inputs"
+        )
 
 
 def _type(tensor: TensorProto) -> TypeProto:
@@ -106,7 +160,7 @@ def _inferred(content: NodeProto, opset: int, types: Types, values: Values) -> T
         found: Types = shape_inference.infer_node_outputs(
             schema, content, inputs, data, opset_imports=[helper.make_opsetid("", opset)]
         )
-    except (*INFERENCE_ERRORS, SchemaError, ValidationError):  # inference of the whole graph will name what is wrong
+    except (SchemaError, ValidationError):  # this version of the operator is not known, or its attributes are not
         return {}
     return found
 
