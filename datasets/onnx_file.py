@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
 
 from datasets.errors import UserError
-from datasets.onnx_trust import MAX_RANK, UNKNOWN, trusted
+from datasets.onnx_trust import MAX_RANK, UNKNOWN, possible, trusted
 
 MAX_BYTES = 2**30
 """Largest file that is read."""
@@ -73,7 +73,7 @@ class OnnxNode(NamedTuple):
         """Read the names.
 
         Raises:
-            UserError: naming the file, for names that are not text.
+            UserError: naming the file, for names that are not text and attributes that are impossible (``onnx_trust``).
         """
         inputs, outputs = tuple(content.input[:]), tuple(content.output[:])
         kind, domain, name = content.op_type, content.domain, content.name
@@ -82,6 +82,8 @@ class OnnxNode(NamedTuple):
             "".join(names)
         except TypeError:  # protobuf gives bytes where it cannot decode text
             raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
+        if not possible(content):
+            raise UserError(f"{source}: {kind} {name!r} has impossible attributes; check them, or export the model again")
         own = domain in ONNX_DOMAINS
         foreign = not own or not _has(kind)
         kind = kind if own else f"{domain}.{kind}"
@@ -208,7 +210,7 @@ def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> froz
         for body in level:
             _check_types(body, source)
             edges += sum(max(len(node.input), 1) * len(node.output) for node in body.node)
-            for node in (node for node in body.node if not trusted(node)):
+            for node in (node for node in body.node if not trusted(node) or not possible(node)):
                 node.op_type = UNKNOWN
         captured.update(name for body in level for node in body.node for name in node.input)
         captured.update(value.name for body in level for value in body.output)

@@ -2,8 +2,8 @@
 
 It has no limits: an Expand makes as many dimensions as its sizes claim to have entries, and a chain of Gather doubles them
 each time, so that a small file could take all memory. A Slice of a negative size ends the process (onnx 1.21 to 1.23, its
-issue 8481), and so does a Split into fewer parts than it has outputs. Operators that are not trusted are inferred one at a
-time, once they have been checked.
+issue 8481), and so do impossible attributes of three operators. Operators that are not trusted are inferred one at a time,
+once their inputs have been checked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRUSTED = frozenset(
         *("LogSoftmax", "LRN", "LSTM", "MatMul", "MaxPool", "RNN", "Softmax"),
         *("ConvInteger", "DequantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear"),
         *("Cast", "Concat", "DepthToSpace", "Flatten", "Identity", "Pad", "Resize", "Shape", "Size", "SpaceToDepth"),
-        *("Squeeze", "Tile", "TopK", "Transpose", "Upsample"),
+        *("Split", "Squeeze", "Tile", "TopK", "Transpose", "Upsample"),
         *("If", "Loop", "Scan"),
     )
 )
@@ -60,14 +60,19 @@ def trusted(content: NodeProto, short: Container[str] = ()) -> bool:
         return all(name in short for name in content.input[1:])
     if kind == "Constant":
         return all(len(tensor.dims) <= MAX_RANK for a in content.attribute for tensor in (a.t, a.sparse_tensor))
-    if kind == "Split":
-        return consistent_split(content)
     return kind in TRUSTED
 
 
-def consistent_split(content: NodeProto) -> bool:
-    """Whether a Split has as many outputs as it says, if it says how many."""
-    return all(a.name != "num_outputs" or a.i == len(content.output) for a in content.attribute)
+def possible(content: NodeProto) -> bool:
+    """Whether an operator's attributes are not among those that end the process."""
+    if content.op_type not in ("GatherND", "LayerNormalization", "Split"):
+        return True
+    allowed = {
+        "num_outputs": (len(content.output), len(content.output)),
+        "batch_dims": (0, MAX_RANK),
+        "axis": (-MAX_RANK, MAX_RANK),
+    }
+    return all(low <= a.i <= high for a in content.attribute for low, high in [allowed.get(a.name, (a.i, a.i))])
 
 
 def check_shape(name: str, shape: Shape, source: str) -> None:

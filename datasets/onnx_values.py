@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_trust import MAX_RANK, SIZES, UNKNOWN, Shape, check_shape, consistent_split
+from datasets.onnx_trust import MAX_RANK, SIZES, UNKNOWN, Shape, check_shape
 
 Types = dict[str, TypeProto]
 Values = dict[str, NDArray[np.generic]]
@@ -67,7 +67,7 @@ def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> tuple[Types, Va
             continue
         untrusted = place in file.untrusted
         if untrusted:
-            _check(node, content, known, file.source)
+            _check_inputs(node, known, file.source)
         if any(name not in known or shape_of(known[name]) is None for name in node.outputs):
             try:
                 known |= _inferred(content, file.opset, known, values)
@@ -112,10 +112,8 @@ def with_known(file: OnnxFile, types: Types, values: Values) -> ModelProto:
     return changed
 
 
-def _check(node: OnnxNode, content: NodeProto, types: Types, source: str) -> None:
+def _check_inputs(node: OnnxNode, types: Types, source: str) -> None:
     """Refuse impossible sizes, and sizes of too many entries before as many dimensions are made."""
-    if node.type == "Split" and not consistent_split(content):
-        raise contradiction(f"{node} has {len(node.outputs)} outputs, which is not its num_outputs", source)
     for place, name in enumerate(node.inputs):
         dims = _dims(types, name)
         check_shape(name, dims, source)

@@ -128,15 +128,30 @@ def test_a_slice_of_a_negative_size_is_an_error(opset):
         read(model(nodes, [tensor("x", 1, 1, 3)], ["y"], given, opset))
 
 
-def test_a_split_into_another_number_of_parts_is_an_error():
-    for parts in (1, 3):
-        nodes = [node("Split", "x", "a b", num_outputs=parts), node("Add", "a b", "y")]
-        with pytest.raises(UserError, match="Split 'Split_a' has 2 outputs, which is not its num_outputs"):
-            read(model(nodes, [tensor("x", 4, 3)], ["y"], opset=18))
-    graph = read(
-        model([node("Split", "x", "a b", num_outputs=2), node("Add", "a b", "y")], [tensor("x", 4, 3)], ["y"], opset=18)
-    )
-    assert graph.output_shape[graph.names.index("b")].tolist() == [2, 3, 0, 0]
+@pytest.mark.parametrize(
+    ("operator", "good", "bad"),
+    [
+        (node("Split", "x", "y z"), {"num_outputs": 2}, [{"num_outputs": 1}, {"num_outputs": 3}]),
+        (node("LayerNormalization", "x w", "y"), {"axis": -1}, [{"axis": 2**31}, {"axis": -(2**63)}]),
+        (node("GatherND", "x n", "y"), {"batch_dims": 1}, [{"batch_dims": -1}, {"batch_dims": 2**31}]),
+    ],
+    ids=lambda value: getattr(value, "op_type", ""),
+)
+def test_attributes_that_end_the_process(operator, good, bad):
+    def built(attributes, *, within):
+        changed = helper.make_node(operator.op_type, operator.input, operator.output, name="n", **attributes)
+        nodes = [changed]
+        if within:
+            body = helper.make_graph([changed], "b", [], [tensor("y", 1, 1)])
+            nodes = [helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)]
+        condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [1])
+        return model(nodes, [tensor("x", 2, 2), condition], ["y"], [weight("w", 2), claim(2, 1)], opset=18)
+
+    read(built(good, within=False))
+    for attributes in bad:
+        with pytest.raises(UserError, match=f"m.onnx: {operator.op_type} 'n' has impossible attributes"):
+            read(built(attributes, within=False))
+        assert read(built(attributes, within=True)).names[-1] == "y"  # of the shape that the file states
 
 
 def test_bodies_are_inferred_without_the_untrusted():
