@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
 
 from datasets.errors import UserError
-from datasets.onnx_trust import MAX_RANK, UNKNOWN, possible, trusted
+from datasets.onnx_trust import MAX_RANK, HIDDEN, harmless, trusted
 
 MAX_BYTES = 2**30
 """Largest file that is read."""
@@ -82,9 +82,9 @@ class OnnxNode(NamedTuple):
             "".join(names)
         except TypeError:  # protobuf gives bytes where it cannot decode text
             raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
-        if not possible(content):
-            raise UserError(f"{source}: {kind} {name!r} has impossible attributes; check them, or export the model again")
         own = domain in ONNX_DOMAINS
+        if own and not harmless(content):
+            raise UserError(f"{source}: {kind} {name!r} has impossible attributes; check them, or export the model again")
         foreign = not own or not _has(kind)
         kind = kind if own else f"{domain}.{kind}"
         return cls(kind, name or next(iter(outputs), ""), inputs, outputs, content.attribute[:], foreign)
@@ -210,8 +210,8 @@ def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> froz
         for body in level:
             _check_types(body, source)
             edges += sum(max(len(node.input), 1) * len(node.output) for node in body.node)
-            for node in (node for node in body.node if not trusted(node) or not possible(node)):
-                node.op_type = UNKNOWN
+            for node in (node for node in body.node if not trusted(node) or not harmless(node)):
+                node.op_type = HIDDEN
         captured.update(name for body in level for node in body.node for name in node.input)
         captured.update(value.name for body in level for value in body.output)
         level = _bodies(attribute for body in level for node in body.node for attribute in node.attribute)

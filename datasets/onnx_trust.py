@@ -41,8 +41,8 @@ TRUSTED = frozenset(
 )
 """Operators whose outputs have no more dimensions than their inputs or than four; Loop and Scan, one more than a body's."""
 
-UNKNOWN = "Untrusted"
-"""The name of an operator that nobody is to follow."""
+HIDDEN = "Hidden"
+"""Name given to an operator that shape inference is not to see: it follows those alone that it knows."""
 
 SIZES = {"Col2Im": 1, "ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Unsqueeze": 1}
 """Position of the input whose every entry makes a dimension."""
@@ -63,7 +63,7 @@ def trusted(content: NodeProto, short: Container[str] = ()) -> bool:
     return kind in TRUSTED
 
 
-def possible(content: NodeProto) -> bool:
+def harmless(content: NodeProto) -> bool:
     """Whether an operator's attributes are not among those that end the process."""
     if content.op_type not in ("GatherND", "LayerNormalization", "Split"):
         return True

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_trust import MAX_RANK, SIZES, UNKNOWN, Shape, check_shape
+from datasets.onnx_trust import MAX_RANK, SIZES, HIDDEN, Shape, check_shape
 
 Types = dict[str, TypeProto]
 Values = dict[str, NDArray[np.generic]]
@@ -105,7 +105,7 @@ def with_known(file: OnnxFile, types: Types, values: Values) -> ModelProto:
             graph.input.extend(helper.make_value_info(name, types[name]) for name in outputs)
         else:
             graph.node.append(node)
-            graph.node[-1].op_type = UNKNOWN
+            graph.node[-1].op_type = HIDDEN
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in values.items() if name not in file.weights
     )
