@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
 
 from datasets.errors import UserError
-from datasets.onnx_trust import MAX_RANK, HIDDEN, harmless, trusted
+from datasets.onnx_trust import HIDDEN, MAX_RANK, harmless, trusted
 
 MAX_BYTES = 2**30
 """Largest file that is read."""

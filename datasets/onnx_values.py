@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
-from datasets.onnx_trust import MAX_RANK, SIZES, HIDDEN, Shape, check_shape
+from datasets.onnx_trust import HIDDEN, MAX_RANK, SIZES, Shape, check_shape
 
 Types = dict[str, TypeProto]
 Values = dict[str, NDArray[np.generic]]
