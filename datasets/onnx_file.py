@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
 
 from datasets.errors import UserError
 from datasets.onnx_trust import HIDDEN, MAX_RANK, harmless, trusted
@@ -209,6 +209,7 @@ def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> froz
             )
         for body in level:
             _check_types(body, source)
+            _weights(body, source)
             edges += sum(max(len(node.input), 1) * len(node.output) for node in body.node)
             for node in (node for node in body.node if not trusted(node) or not harmless(node)):
                 node.op_type = HIDDEN
@@ -221,17 +222,11 @@ def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> froz
 
 
 def _check_types(graph: GraphProto, source: str) -> None:
-    """Refuse what shape inference would copy from tensor to tensor: long texts, and many dimensions."""
+    """Refuse what shape inference would copy from tensor to tensor: long texts and many dimensions."""
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.ByteSize() > MAX_TYPE:
             raise UserError(
                 f"{source}: the type of {value.name!r} takes more than {MAX_TYPE} bytes; export the model with a simple one"
-            )
-    for tensor in (*graph.initializer, *graph.sparse_initializer):
-        if len(tensor.dims) > MAX_RANK:
-            name = (tensor if isinstance(tensor, TensorProto) else tensor.values).name
-            raise UserError(
-                f"{source}: initializer {name!r} has {len(tensor.dims)} dimensions, at most {MAX_RANK} are read"
             )
 
 
@@ -268,6 +263,9 @@ def _weights(graph: GraphProto, source: str) -> dict[str, tuple[int, ...]]:
     bad = next((name for name, dims in weights.items() if min(dims, default=0) < 0), None)
     if bad is not None:
         raise UserError(f"{source}: initializer {bad!r} has a negative dimension; export it again")
+    large = next((name for name, dims in weights.items() if len(dims) > MAX_RANK), None)
+    if large is not None:
+        raise UserError(f"{source}: initializer {large!r} has more than {MAX_RANK} dimensions; export it again")
     return weights
 
 
