@@ -126,6 +126,23 @@ def test_folder_and_words(home, narbench):
     assert out.splitlines()[0] == "latency_ms by nnlp, trained on 32 of nnlqp"
 
 
+def test_files_of_deep_folders_keep_their_names(home, tmp_path, narbench, monkeypatch):
+    """However long the path and narrow the terminal: what the files share is said once."""
+    monkeypatch.setenv("COLUMNS", "60")
+    deep = tmp_path / ("d" * 100)
+    write_networks(deep, {"a/one.onnx": chain(9), "b/two.onnx": chain(9), ("n" * 70) + ".onnx": chain(9)})
+    status, out, err = narbench("predict", home / "run", deep, "--batch", 1)
+    assert (status, err) == (0, "")
+    rows = out[out.index("80 % band") :]
+    assert f"files in {deep}" in out.replace("\n", " ")
+    assert all(name in rows for name in (" a/one.onnx ", " b/two.onnx "))
+    assert rows.count("n") >= 70
+    monkeypatch.chdir(deep)
+    mixed = narbench("predict", home / "run", "a/one.onnx", deep / "b" / "two.onnx", "--batch", 1)[1]
+    assert "files in" not in mixed
+    assert "files in a" in narbench("predict", home / "run", "a/one.onnx", "--batch", 1)[1]
+
+
 def test_names_that_look_like_markup_and_folders_that_look_like_files(home, tmp_path, narbench):
     write_networks(tmp_path, {"net[v2].onnx": chain(9), "model.onnx/model.onnx": chain(9), "weights.onnx/w.bin": chain(9)})
     status, out, err = narbench("predict", home / "run", tmp_path, "--batch", 1)

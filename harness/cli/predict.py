@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from datasets.errors import UserError
@@ -58,7 +59,10 @@ def _show(trained: TrainedPredictor, predictions: Sequence[Prediction], failures
         record = trained.record
         label, dataset = record["dataset"]["labels"]["test"], record["dataset"]["name"]
         say(f"{label} by {record['predictor']}, trained on {record['protocol']['sizes']['train']:,} of {dataset}")
-        Console().print(_table(predictions))
+        folder = _common_folder([each.network for each in predictions])
+        if folder:
+            say(f"files in {folder}")
+        Console().print(_table(predictions, folder))
         say(f"Band: {trained.band}." if trained.band else "No band: the run has no positive test predictions.")
     for prediction in predictions:
         for warning in prediction.warnings:
@@ -67,15 +71,22 @@ def _show(trained: TrainedPredictor, predictions: Sequence[Prediction], failures
         say(f"{failure.network}: {failure.error}", "red", stderr=True)
 
 
-def _table(predictions: Sequence[Prediction]) -> Table:
-    table = Table("network", box=None)
+def _common_folder(files: Sequence[str]) -> str:
+    """The deepest folder that holds all files; empty if that says nothing."""
+    alike = len({Path(file).is_absolute() for file in files}) == 1
+    return os.path.commonpath([Path(file).parent for file in files]) if alike else ""
+
+
+def _table(predictions: Sequence[Prediction], folder: str) -> Table:
+    table = Table(Column("network", overflow="fold"), box=None)
     for heading in ("ms", "80 % band", "batch", "nodes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in predictions:
         ends = (each.low_ms, each.high_ms)
         band = " - ".join(_number(end) for end in ends if end is not None)
         mark = " !" if each.warnings else ""
-        table.add_row(Text(each.network), _number(each.latency_ms), band + mark, str(each.batch), str(each.nodes))
+        name = os.path.relpath(each.network, folder) if folder else each.network
+        table.add_row(Text(name), _number(each.latency_ms), band + mark, str(each.batch), str(each.nodes))
     return table
 
 
