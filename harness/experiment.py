@@ -20,12 +20,13 @@ from datasets.graph import TaskSpec
 from datasets.protocols import VERSIONS
 from harness import distributed, loggers
 from harness.config import ExperimentConfig, config_hash, plain, typed
+from harness.environment import code_version, environment
 from harness.evaluation import Predictions, evaluate
 from harness.memory import keep_freed_memory, peak_memory_mb, restart_peak
-from harness.metric_facts import METRICS
-from harness.metrics import Scores, selection_metric
+from harness.metric_facts import METRICS, selection_metric
+from harness.metrics import Scores
 from harness.ranges import Ranges
-from harness.records import SCHEMA_VERSION, RunFolder, code_version, environment
+from harness.records import SCHEMA_VERSION, RunFolder
 from harness.registry import load
 from harness.trained import reported_weights
 from harness.training import Weights, load_weights, quiet_lightning, train

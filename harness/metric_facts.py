@@ -1,4 +1,4 @@
-"""What is known of the figures that tables show: names, directions, formats."""
+"""What is known of the figures that tables show: names, directions, formats, and which of them choose checkpoints."""
 
 from __future__ import annotations
 
@@ -56,3 +56,8 @@ COSTS = {
     "peak_memory_mb": Metric("peak host memory, MB", "MB", False, 0),
 }
 """What a run cost, by the names of ``harness.tables.costs``."""
+
+
+def selection_metric(task: str) -> tuple[str, str]:
+    """The metric that chooses checkpoints for a task and whether it is to be ``max`` or ``min``."""
+    return ("kendall_tau", "max") if task == "accuracy" else ("mape_percent", "min")

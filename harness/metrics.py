@@ -55,11 +55,6 @@ class UndefinedMetricError(Exception):
     """A metric has no value for these predictions."""
 
 
-def selection_metric(task: str) -> tuple[str, str]:
-    """The metric that chooses checkpoints for a task and whether it is to be ``max`` or ``min``."""
-    return ("kendall_tau", "max") if task == "accuracy" else ("mape_percent", "min")
-
-
 def kendall_tau(prediction: Floats, label: Floats) -> float:
     """Kendall's tau-b, O(n log n) by scipy.
 

@@ -23,9 +23,9 @@ from datasets.onnx_graph import network_of, read_network
 from harness.error_band import ErrorBand
 from harness.progress import bar
 from harness.ranges import Ranges
-from harness.records import PREDICTIONS, RunFolder, recorded_spec
+from harness.records import PREDICTIONS, RunFolder
 from harness.torch_export import to_onnx
-from harness.trained import trained
+from harness.trained import recorded_spec, trained
 
 CHUNK = 64
 """Files that are read and predicted together."""

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import torch
 import yaml
 
 from datasets.errors import UserError
-from datasets.graph import TaskSpec
-from datasets.store import GraphStore
-from harness.config import ExperimentConfig, plain
-from harness.evaluation import Predictions
+
+if TYPE_CHECKING:
+    from datasets.store import GraphStore
+    from harness.config import ExperimentConfig
+    from harness.evaluation import Predictions
 
 RECORD, CONFIG, PREDICTIONS, CHECKPOINTS = "record.json", "config.yaml", "predictions.parquet", "checkpoints"
 SEED_FOLDERS = "seeds.json"
@@ -46,6 +42,8 @@ class RunFolder:
         Raises:
             UserError: if ``config.out`` holds something already, or the folder cannot be written.
         """
+        from harness.config import plain  # which loads every predictor's libraries; reading records does without
+
         try:
             if config.out:
                 path = _claimed(Path(config.out))
@@ -147,48 +145,11 @@ def test_predictions(path: Path) -> pa.Table:
         raise UserError(f"{path}: not readable as predictions ({error}); run the experiment again") from None
 
 
-def recorded_spec(record: Mapping[str, Any]) -> TaskSpec:
-    """The task of a record, as ``dataclasses.asdict`` and JSON left it.
-
-    Raises:
-        UserError: if the record is older than its being kept there.
-    """
-    if "spec" not in record:
-        raise UserError(f"{record['id']}: made by an older narbench, which did not record what this needs; run it again")
-    content = record["spec"]
-    tuples = {name: tuple(content[name]) for name in ("operations", "static", "platforms")}
-    attributes = {name: tuple(slots) for name, slots in content["attributes"].items()}
-    return TaskSpec(**{**content, **tuples, "attributes": attributes})
-
-
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     temporary.write_text(text)
     temporary.replace(path)
-
-
-def environment() -> dict[str, Any]:
-    """What the result may depend on besides the configuration: versions and hardware."""
-    packages = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "torch-geometric")
-    return {
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def code_version() -> str:
-    """Git commit of the checkout (``+changes`` if it differs), or the installed version."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return importlib.metadata.version("narbench")
 
 
 def list_runs(root: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.experiment import Result
-from harness.metric_facts import METRICS
-from harness.metrics import selection_metric
+from harness.metric_facts import METRICS, selection_metric
 from harness.records import list_runs
 from harness.terminal import say
+
+if TYPE_CHECKING:
+    from harness.experiment import Result
 
 YARDSTICKS = ("params", "flops", "knn", "boosting")
 """Predictors shown beside every result that shares their data and split."""

@@ -17,8 +17,7 @@ from datasets.base import Benchmark, Rows
 from datasets.errors import UserError
 from harness.config import ExperimentConfig
 from harness.evaluation import Predictions, token_counts
-from harness.metric_facts import METRICS
-from harness.metrics import selection_metric
+from harness.metric_facts import METRICS, selection_metric
 from harness.progress import bar
 from harness.stacked import StackingError
 from harness.stacked_weights import JoinedBatches, Leaves, WeightStack, prove, used_weights

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from datasets.errors import UserError
+from datasets.graph import TaskSpec
 from harness.config import ExperimentConfig, typed
-from harness.records import RunFolder, recorded_spec
+from harness.records import RunFolder
 from harness.registry import load
 from harness.training import Weights, load_weights, weight_sets
 from predictors.base import Predictor
@@ -22,6 +24,20 @@ FITTED = {"fitted": Weights("fitted.ckpt", averaged=False)}
 def reported_weights(predictor: Predictor, config: ExperimentConfig) -> Mapping[str, Weights]:
     """The weights that a run of ``predictor`` reports, by name."""
     return FITTED if isinstance(predictor, FittedPredictor) else weight_sets(config.recipe.ema > 0)
+
+
+def recorded_spec(record: Mapping[str, Any]) -> TaskSpec:
+    """The task of a record, as ``dataclasses.asdict`` and JSON left it.
+
+    Raises:
+        UserError: if the record is older than its being kept there.
+    """
+    if "spec" not in record:
+        raise UserError(f"{record['id']}: made by an older narbench, which did not record what this needs; run it again")
+    content = record["spec"]
+    tuples = {name: tuple(content[name]) for name in ("operations", "static", "platforms")}
+    attributes = {name: tuple(slots) for name, slots in content["attributes"].items()}
+    return TaskSpec(**{**content, **tuples, "attributes": attributes})
 
 
 def trained(folder: RunFolder, record: Mapping[str, Any]) -> tuple[ExperimentConfig, Predictor, int]:

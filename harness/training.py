@@ -28,8 +28,7 @@ from datasets.graph import GraphBatch
 from harness import distributed
 from harness.config import ExperimentConfig, TrainerConfig
 from harness.evaluation import Predictions, by_size, token_counts
-from harness.metric_facts import METRICS
-from harness.metrics import selection_metric
+from harness.metric_facts import METRICS, selection_metric
 from harness.progress import TrainingProgress
 from predictors.base import Predictor
 

@@ -96,8 +96,17 @@ assert "sklearn" not in sys.modules, "importing a predictor imported scikit-lear
     assert done.returncode == 0, done.stderr
 
 
-def test_the_command_starts_without_torch():
-    done = python("import harness.cli, sys; sys.exit('torch' in sys.modules)")
+def test_the_command_starts_and_lists_runs_without_torch():
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from harness.cli import app
+done = CliRunner().invoke(app, ["runs", {str(ROOT / "results" / "records" / "digits201")!r}, "--predictor", "knn"])
+assert "knn" in done.output, done.output
+heavy = {"torch", "lightning", "scipy", "hydra"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    done = python(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from datasets.errors import UserError
 from harness.config import NOT_HASHED
-from harness.metric_facts import COSTS
-from harness.metrics import selection_metric
+from harness.metric_facts import COSTS, selection_metric
 from harness.records import PREDICTIONS, RECORD, RunFolder
 from harness.tables.costs import cost
 
