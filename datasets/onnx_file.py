@@ -173,12 +173,17 @@ def parse(content: bytes, source: str) -> OnnxFile:
     if len(model.graph.node) > MAX_NODES:
         raise _too_large(source)
     nodes = tuple([OnnxNode.from_file(node, source) for node in model.graph.node])
-    captured = _captured(model.graph, nodes, source)
+    bodies = _nested(nodes, source)
+    _check_graphs([model.graph, *bodies], source)
     weights = _weights(model.graph, source)
+    for body in bodies:
+        _weights(body, source)
     _check_tensors(model.graph, nodes, set(weights), source)
     if len(content) > MAX_KEPT:
         _drop_data(model.graph)
-    return OnnxFile(source, model, nodes, opset, _untrusted(model.graph, nodes, weights), weights, captured)
+    _hide_untrusted(bodies)
+    untrusted = _untrusted(model.graph, nodes, weights)
+    return OnnxFile(source, model, nodes, opset, untrusted, weights, _captured(bodies))
 
 
 def _opset(model: ModelProto, source: str) -> int:
@@ -192,13 +197,11 @@ def _opset(model: ModelProto, source: str) -> int:
     return version
 
 
-def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> frozenset[str]:
-    """What the bodies of If, Loop and Scan read; refuse too many operators or edges, too deep bodies and too long types."""
-    captured: set[str] = set()
+def _nested(nodes: Sequence[OnnxNode], source: str) -> list[GraphProto]:
+    """The bodies of If, Loop and Scan, those within bodies too; refuse too many operators and too deep bodies."""
+    found: list[GraphProto] = []
     level = _bodies(attribute for node in nodes for attribute in node.attributes)
     count, depth = len(nodes), 0
-    edges = sum(max(len(node.inputs), 1) * len(node.outputs) for node in nodes)
-    _check_types(graph, source)
     while level:
         count, depth = count + sum(len(body.node) for body in level), depth + 1
         if count > MAX_NODES:
@@ -207,30 +210,37 @@ def _captured(graph: GraphProto, nodes: Sequence[OnnxNode], source: str) -> froz
             raise UserError(
                 f"{source}: bodies of If, Loop or Scan are nested more than {MAX_DEPTH} deep; simplify the model"
             )
-        for body in level:
-            _check_types(body, source)
-            _weights(body, source)
-            edges += sum(max(len(node.input), 1) * len(node.output) for node in body.node)
-            for node in (node for node in body.node if not trusted(node) or not harmless(node)):
-                node.op_type = HIDDEN
-        captured.update(name for body in level for node in body.node for name in node.input)
-        captured.update(value.name for body in level for value in body.output)
+        found += level
         level = _bodies(attribute for body in level for node in body.node for attribute in node.attribute)
-    if edges > MAX_EDGES:
+    return found
+
+
+def _check_graphs(graphs: Sequence[GraphProto], source: str) -> None:
+    """Refuse too many edges, and long types, which shape inference would copy from tensor to tensor."""
+    if sum(max(len(node.input), 1) * len(node.output) for graph in graphs for node in graph.node) > MAX_EDGES:
         raise UserError(f"{source}: more than {MAX_EDGES} edges; split the model")
-    return frozenset(captured)
-
-
-def _check_types(graph: GraphProto, source: str) -> None:
-    """Refuse what shape inference would copy from tensor to tensor: long texts and many dimensions."""
-    for value in (*graph.input, *graph.value_info, *graph.output):
+    for value in (value for graph in graphs for value in (*graph.input, *graph.value_info, *graph.output)):
         if value.type.ByteSize() > MAX_TYPE:
             raise UserError(
                 f"{source}: the type of {value.name!r} takes more than {MAX_TYPE} bytes; export the model with a simple one"
             )
 
 
+def _captured(bodies: Sequence[GraphProto]) -> frozenset[str]:
+    """What bodies read or give back."""
+    read = {name for body in bodies for node in body.node for name in node.input}
+    return frozenset(read | {value.name for body in bodies for value in body.output})
+
+
+def _hide_untrusted(bodies: Sequence[GraphProto]) -> None:
+    """Rename the operators of bodies that nobody could check before they are inferred."""
+    for node in (node for body in bodies for node in body.node):
+        if not trusted(node) or not harmless(node):
+            node.op_type = HIDDEN
+
+
 def _untrusted(graph: GraphProto, nodes: Sequence[OnnxNode], weights: dict[str, tuple[int, ...]]) -> frozenset[int]:
+    """Positions of the operators that are inferred one at a time."""
     constants = {
         name: tuple(attribute.t.dims) or (len(attribute.ints),)
         for node in nodes

@@ -63,8 +63,8 @@ def set_batch(file: OnnxFile, batch: int | None) -> int:
 def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
     """Shapes of every tensor that ONNX shape inference can tell, after ``set_batch``.
 
-    Values of shape arithmetic, and untrusted operators, are followed only where the shapes are not
-    known without; what they tell is given back to the inference, as more may follow from it.
+    Values of shape arithmetic and untrusted operators are followed only where the shapes are not known without; what they
+    tell is given back to the inference, as more may follow from it.
 
     Raises:
         UserError: naming the file and the operator, if operators and shapes contradict each other, shapes are impossible or
