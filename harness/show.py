@@ -68,7 +68,7 @@ def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
         table.add_row(
             record["predictor"],
             record["dataset"]["name"],
-            record["protocol"]["name"],
+            " ".join((record["protocol"]["name"], *_parts(record))),
             f"{record['protocol']['sizes']['train']:,}",
             str(record["seed"]),
             HEADINGS[metric],
@@ -96,10 +96,17 @@ def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
     return [newest[name] for name in YARDSTICKS if name in newest]
 
 
+def _parts(record: Mapping[str, Any]) -> list[str]:
+    """The family and the platform that the protocol is about, if it is."""
+    settings = record["config"]["protocol"]
+    return [settings[name] for name in ("family", "platform") if settings.get(name)]
+
+
 def _title(record: Mapping[str, Any]) -> str:
     protocol, sizes = record["protocol"], record["protocol"]["sizes"]
+    rules = ", ".join((f"{protocol['name']} v{protocol['version']}", *_parts(record)))
     return (
-        f"{record['predictor']} on {record['dataset']['name']}, protocol {protocol['name']} v{protocol['version']}: "
+        f"{record['predictor']} on {record['dataset']['name']}, protocol {rules}: "
         f"{sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test, seed {record['seed']}"
     )
 

@@ -36,6 +36,15 @@ def test_runs_lists_and_filters(runs):
     assert f"{record['metrics']['test']['kendall_tau']:.4f}" in only[0]
 
 
+def test_the_family_held_out_is_named(tmp_path, capsys):
+    held_out = ("protocol=ood", "protocol.family=vgg", "protocol.select=validation")
+    result = narbench.run("predictor=params", "dataset=ortcpu", *held_out, "logger=none", f"runs={tmp_path}")
+    show_result(result)
+    assert "params on ortcpu, protocol ood v1, vgg: 432 train" in capsys.readouterr().out
+    (row,) = CliRunner().invoke(app, ["runs", str(tmp_path), "--protocol", "ood"]).output.splitlines()[3:-1]
+    assert row.split()[2:5] == ["ood", "vgg", "432"]
+
+
 def test_the_folder_of_a_result_is_shown_whatever_its_name(tmp_path, capsys):
     show_result(narbench.run("predictor=params", "logger=none", f"out='{tmp_path / 'runs[a]' / ':eye:'}'"))
     assert f"results in {tmp_path / 'runs[a]' / ':eye:'}\n" in capsys.readouterr().out
