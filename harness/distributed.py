@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
 
 from datasets.errors import UserError
 from datasets.shares import ALONE, Share
@@ -64,7 +66,10 @@ def strategy(hardware: TrainerConfig) -> str | DDPStrategy:
     """
     if hardware.strategy == "auto":
         return "auto"
-    return DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
+    names = signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # so called before torch 2.13
+    settings: dict[str, Any] = {"find_unused_parameters": True, sync: False}
+    return DDPStrategy(**settings)
 
 
 def on_first(function: Callable[[], T]) -> T | None:
