@@ -141,6 +141,8 @@ def test_files_of_deep_folders_keep_their_names(home, tmp_path, narbench, monkey
     mixed = narbench("predict", home / "run", "a/one.onnx", deep / "b" / "two.onnx", "--batch", 1)[1]
     assert "files in" not in mixed
     assert "files in a" in narbench("predict", home / "run", "a/one.onnx", "--batch", 1)[1]
+    monkeypatch.chdir(deep / "a")
+    assert "files in" not in narbench("predict", home / "run", "one.onnx", "--batch", 1)[1]
 
 
 def test_names_that_look_like_markup_and_folders_that_look_like_files(home, tmp_path, narbench):
