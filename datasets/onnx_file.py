@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
 
 from datasets.errors import UserError
-from datasets.onnx_trust import HIDDEN, MAX_RANK, harmless, trusted
+from datasets.onnx_trust import FRAGILE, HIDDEN, MAX_RANK, TRUSTED, harmless, trusted
 
 MAX_BYTES = 2**30
 """Largest file that is read."""
@@ -83,7 +83,7 @@ class OnnxNode(NamedTuple):
         except TypeError:  # protobuf gives bytes where it cannot decode text
             raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
         own = domain in ONNX_DOMAINS
-        if own and not harmless(content):
+        if own and kind in FRAGILE and not harmless(content):
             raise UserError(f"{source}: {kind} {name!r} has impossible attributes; check them, or export the model again")
         foreign = not own or not _has(kind)
         kind = kind if own else f"{domain}.{kind}"
@@ -174,7 +174,8 @@ def parse(content: bytes, source: str) -> OnnxFile:
         raise _too_large(source)
     nodes = tuple([OnnxNode.from_file(node, source) for node in model.graph.node])
     bodies = _nested(nodes, source)
-    _check_graphs([model.graph, *bodies], source)
+    _check_edges(nodes, bodies, source)
+    _check_types([model.graph, *bodies], source)
     weights = _weights(model.graph, source)
     for body in bodies:
         _weights(body, source)
@@ -215,10 +216,15 @@ def _nested(nodes: Sequence[OnnxNode], source: str) -> list[GraphProto]:
     return found
 
 
-def _check_graphs(graphs: Sequence[GraphProto], source: str) -> None:
-    """Refuse too many edges, and long types, which shape inference would copy from tensor to tensor."""
-    if sum(max(len(node.input), 1) * len(node.output) for graph in graphs for node in graph.node) > MAX_EDGES:
+def _check_edges(nodes: Sequence[OnnxNode], bodies: Sequence[GraphProto], source: str) -> None:
+    edges = sum([max(len(node.inputs), 1) * len(node.outputs) for node in nodes])
+    edges += sum(max(len(node.input), 1) * len(node.output) for body in bodies for node in body.node)
+    if edges > MAX_EDGES:
         raise UserError(f"{source}: more than {MAX_EDGES} edges; split the model")
+
+
+def _check_types(graphs: Sequence[GraphProto], source: str) -> None:
+    """Refuse long types, which shape inference would copy from tensor to tensor."""
     for value in (value for graph in graphs for value in (*graph.input, *graph.value_info, *graph.output)):
         if value.type.ByteSize() > MAX_TYPE:
             raise UserError(
@@ -252,7 +258,7 @@ def _untrusted(graph: GraphProto, nodes: Sequence[OnnxNode], weights: dict[str, 
     return frozenset(
         place
         for place, (node, content) in enumerate(zip(nodes, graph.node, strict=True))
-        if not node.foreign and not trusted(content, short)
+        if node.type not in TRUSTED and not node.foreign and not trusted(content, short)
     )
 
 

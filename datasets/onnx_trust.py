@@ -41,6 +41,9 @@ TRUSTED = frozenset(
 )
 """Operators whose outputs have no more dimensions than their inputs or than four; Loop and Scan, one more than a body's."""
 
+FRAGILE = frozenset(("GatherND", "LayerNormalization", "Split"))
+"""Operators with attributes that end the process."""
+
 HIDDEN = "Hidden"
 """Name given to an operator that shape inference is not to see: it follows those alone that it knows."""
 
@@ -65,7 +68,7 @@ def trusted(content: NodeProto, short: Container[str] = ()) -> bool:
 
 def harmless(content: NodeProto) -> bool:
     """Whether an operator's attributes are not among those that end the process."""
-    if content.op_type not in ("GatherND", "LayerNormalization", "Split"):
+    if content.op_type not in FRAGILE:
         return True
     allowed = {
         "num_outputs": (len(content.output), len(content.output)),
