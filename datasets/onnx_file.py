@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
 
 from datasets.errors import UserError
-from datasets.onnx_trust import FRAGILE, HIDDEN, MAX_RANK, TRUSTED, harmless, trusted
+from datasets.onnx_trust import HIDDEN, MAX_RANK, harmless, trusted
 
 MAX_BYTES = 2**30
 """Largest file that is read."""
@@ -83,7 +83,7 @@ class OnnxNode(NamedTuple):
         except TypeError:  # protobuf gives bytes where it cannot decode text
             raise UserError(f"{source}: damaged: an operator's names {names} are not text; export it again") from None
         own = domain in ONNX_DOMAINS
-        if own and kind in FRAGILE and not harmless(content):
+        if own and not harmless(content):
             raise UserError(f"{source}: {kind} {name!r} has impossible attributes; check them, or export the model again")
         foreign = not own or not _has(kind)
         kind = kind if own else f"{domain}.{kind}"
@@ -258,7 +258,7 @@ def _untrusted(graph: GraphProto, nodes: Sequence[OnnxNode], weights: dict[str, 
     return frozenset(
         place
         for place, (node, content) in enumerate(zip(nodes, graph.node, strict=True))
-        if node.type not in TRUSTED and not node.foreign and not trusted(content, short)
+        if not node.foreign and not trusted(content, short)
     )
 
 

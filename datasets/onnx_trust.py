@@ -71,11 +71,11 @@ def harmless(content: NodeProto) -> bool:
     if content.op_type not in FRAGILE:
         return True
     allowed = {
-        "num_outputs": (len(content.output), len(content.output)),
-        "batch_dims": (0, MAX_RANK),
-        "axis": (-MAX_RANK, MAX_RANK),
+        "num_outputs": (len(content.output),),
+        "batch_dims": range(MAX_RANK),
+        "axis": range(-MAX_RANK, MAX_RANK),
     }
-    return all(low <= a.i <= high for a in content.attribute for low, high in [allowed.get(a.name, (a.i, a.i))])
+    return all(attribute.i in allowed.get(attribute.name, (attribute.i,)) for attribute in content.attribute)
 
 
 def check_shape(name: str, shape: Shape, source: str) -> None:

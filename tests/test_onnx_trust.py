@@ -82,6 +82,31 @@ def test_sizes_in_an_operator_and_in_an_input():
         read(model([relu, node("Reshape", "r n", "y")], [tensor("x", 1, 3), sizes], ["y"]))
 
 
+def test_constants_of_many_dimensions():
+    sparse = helper.make_sparse_tensor(helper.make_tensor("v", 1, [1], [1.0]), integers("i", 0), [1] * 33)
+    for settings in ({"value": weight("v", *[1] * 33)}, {"sparse_value": sparse}):
+        nodes = [node("Constant", "", "c", **settings), node("Add", "x c", "y")]
+        with pytest.raises(UserError, match="Constant 'Constant_c' makes a tensor of 33 dimensions"):
+            read(model(nodes, [tensor("x", 1, 3)], ["y"]))
+
+
+def test_sizes_that_only_inference_of_the_whole_graph_knows(monkeypatch):
+    """Which takes a Cast of two inputs, as inference of one operator does not; it is not shown the Expand."""
+    ranks = []
+    infer = shape_inference.infer_shapes
+
+    def spy(*arguments, **settings):
+        made = infer(*arguments, **settings)
+        ranks.extend(len(value.type.tensor_type.shape.dim) for value in (*made.graph.value_info, *made.graph.output))
+        return made
+
+    monkeypatch.setattr(shape_inference, "infer_shapes", spy)
+    nodes = [node("Cast", "n n", "m", to=TensorProto.INT64), node("Expand", "x m", "e"), node("Relu", "e", "y")]
+    with pytest.raises(UserError, match="Expand 'Expand_e' makes a tensor of 65536 dimensions"):
+        read(model(nodes, [tensor("x", 1, 3)], ["y"], [claim(ENTRIES)], 9))
+    assert max(ranks) == 1
+
+
 def test_dimensions_that_double_are_stopped_at_once():
     """Rank 2r - 1 of rank r: 31 operators would make 2^32 dimensions."""
     for count in (5, 31):

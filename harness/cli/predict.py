@@ -74,8 +74,7 @@ def _show(trained: TrainedPredictor, predictions: Sequence[Prediction], failures
 def _common_folder(files: Sequence[str]) -> str:
     """The deepest folder that holds all files; empty if there is none, or it is the one we are in."""
     alike = len({Path(file).is_absolute() for file in files}) == 1
-    common = os.path.commonpath([Path(file).parent for file in files]) if alike else ""
-    return common if common != "." else ""
+    return os.path.commonpath([Path(file).parent for file in files]) if alike else ""
 
 
 def _table(predictions: Sequence[Prediction], folder: str) -> Table:
