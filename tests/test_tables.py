@@ -17,12 +17,14 @@ from datasets.store import GraphStore
 from harness.cli import app
 from harness.metric_facts import COSTS
 from harness.tables.build import build
+from harness.tables.comparison import difference, p_value
 from harness.tables.defaults import composed
 from harness.tables.definition import Column, Row, known_tables, read_definition
 from harness.tables.formats import markdown
 from harness.tables.missing import overrides
 from harness.tables.published import find_published, read_published
 from harness.tables.recorded import read_records
+from harness.tables.seed_variance import seed_variances
 
 DEFINITION = """
 title: A & B_1
@@ -48,10 +50,19 @@ def tables(tmp_path, runs):
     """Run the command on the hand-made runs under a small definition."""
 
     def call(
-        *arguments, metric="kendall_tau", dataset="digits201", protocols="strict", train=400, columns=100, seeds=(0, 1)
+        *arguments,
+        metric="kendall_tau",
+        dataset="digits201",
+        protocols="strict",
+        train=400,
+        columns=100,
+        seeds=(0, 1),
+        also=(),
     ):
         text = DEFINITION.format(metric=metric, dataset=dataset, protocols=protocols, train=train)
         text = text.replace("[0, 1]", str(list(seeds)))
+        rows = "".join(f"  - {{predictor: {name}, label: {name}}}\n" for name in also)
+        text = text.replace("columns:\n", f"{rows}columns:\n")
         (tmp_path / "small.yaml").write_text(text)
         words = ["tables", str(tmp_path / "small.yaml"), "--runs", str(runs), *map(str, arguments)]
         return CliRunner().invoke(app, words, env={"COLUMNS": str(columns)}, catch_exceptions=False).output
@@ -223,6 +234,44 @@ def test_a_clear_loser_is_not_bold(tables, compared):
     row = facts(tables("--format", "csv", seeds=range(5)))["knn", "strict"]
     assert (row["standing"], row["common_seeds"]) == ("worse", "5")
     assert float(row["p_holm"]) < 0.05
+
+
+def test_a_lead_of_one_seed_in_three_is_a_tie(tables, runs):
+    """Whatever the test graphs prove of each training: which is better changes with the seed."""
+    rng = np.random.default_rng(1)
+    label = rng.permutation(400) / 400
+    for seed in range(3):
+        for predictor, noise in (("nnformer", (0.1, 0.2, 0.1)), ("knn", (0.2, 0.1, 0.2))):
+            predictions = label + noise[seed] * rng.standard_normal(400)
+            predicted_run(runs, predictor, seed, range(400), label, predictions)
+    alone = facts(tables("--format", "csv", seeds=[0]))["knn", "strict"]
+    assert (alone["standing"], alone["common_seeds"]) == ("worse", "1")
+    assert "a test of these trained models, not of training" in tables("--format", "markdown", seeds=[0])
+    assert facts(tables("--format", "csv", seeds=range(3)))["knn", "strict"]["standing"] == "tied"
+
+
+def test_a_single_training_is_tested_under_the_variance_of_the_others(tables, runs):
+    rng = np.random.default_rng(2)
+    label = rng.uniform(1, 2, 60)
+    for predictor, error, seeds in (("nnformer", 0.05, 3), ("gin", 0.06, 3), ("knn", 0.2, 1)):
+        for seed in range(seeds):
+            prediction = label * (1 + error * rng.standard_normal(60) * rng.uniform(0.7, 1.3))
+            mape = 100 * float(np.mean(np.abs(prediction / label - 1)))
+            changes = {"values": {"mape_percent": mape}, "test": (range(60), label.astype(np.float32), prediction)}
+            write_run(runs, predictor, seed, **changes)
+    options = {"metric": "mape_percent", "seeds": range(3), "also": ["gin"]}
+    row = facts(tables("--format", "csv", **options))["knn", "strict"]
+    found = {
+        name: {run.seed: run for run in read_records([runs]) if run.content["predictor"] == name}
+        for name in ("nnformer", "knn", "gin")
+    }
+    variances = seed_variances(
+        [{seed: np.log(run.test("mape_percent")) for seed, run in of.items()} for of in found.values()]
+    )
+    p = p_value(difference(found["nnformer"], found["knn"], "mape_percent"), variances[0], variances[1])
+    assert 1e-6 < p < 0.05
+    assert (row["common_seeds"], float(row["p_holm"])) == ("1", pytest.approx(3 * p))
+    assert "how trainings vary is taken from the rest of the column" in tables("--format", "markdown", **options)
 
 
 def test_without_predictions_untested(tables, runs):

@@ -8,8 +8,9 @@ from table_records import predicted_run, write_run
 from harness.tables import bootstrap, comparison
 from harness.tables.bootstrap import replicate, resample, weighted_tau
 from harness.tables.cells import summarise
-from harness.tables.comparison import compare, holm, p_value
+from harness.tables.comparison import Difference, difference, holm, p_value
 from harness.tables.recorded import read_records
+from harness.tables.seed_variance import SeedVariance, seed_variances
 
 
 @pytest.mark.parametrize("levels", [1000, 6, 2])
@@ -62,20 +63,41 @@ def test_holm_by_hand():
     assert holm([], 0) == []
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_of_many_equal_predictors_none_is_said_to_be_worse_than_the_best(seeds):
-    """13 equal ones, 400 columns, variances of seeds and of graphs as 1 to 1: 5 % is 20 columns."""
-    rng, told = np.random.default_rng(seeds), 0
-    for _ in range(400):
-        graphs = rng.standard_normal((101, 13))  # the first is what the test graphs add, the others are resamples
-        values = graphs[:1] + (rng.standard_normal((seeds, 13)) if seeds > 1 else 0)
-        best = values.mean(0).argmax()
-        p = []
-        for other in set(range(13)) - {best}:
-            observed = values[:, best] - values[:, other]
-            p.append(p_value(observed, (graphs[1:, best] - graphs[1:, other])[:, None] + observed))
-        told += min(holm(p, 13 * 12 // 2)) < 0.05
-    assert told / 400 < 0.08
+def columns(rng, count, seeds, gap=0.0, unlike=0.0):
+    """Columns of 13 predictors, the first better by ``gap``: whether it is the best, and corrected p-values of the others.
+
+    Variances of test graphs are 1, of trainings 1 in the median, ``unlike`` is the standard deviation of their logarithm's
+    half.
+    """
+    for _ in range(count):
+        values = rng.standard_normal(13) + rng.standard_normal((seeds, 1))
+        values[:, 0] += gap
+        if seeds > 1:
+            values = values + np.exp(unlike * rng.standard_normal(13)) * rng.standard_normal((seeds, 13))
+        variances = seed_variances([dict(enumerate(column)) for column in values.T]) or [None] * 13
+        means = values.mean(0)
+        best = means.argmax()
+        others = [number for number in range(13) if number != best]
+        p = [
+            p_value(Difference(means[best] - means[other], 2.0, seeds), variances[best], variances[other])
+            for other in others
+        ]
+        yield best == 0, np.array(holm(p, 13 * 12 // 2))
+
+
+@pytest.mark.parametrize(("seeds", "unlike", "most"), [(1, 0, 0.08), (3, 0, 0.08), (3, 0.8, 0.12)])
+def test_of_many_equal_predictors_none_is_said_to_be_worse_than_the_best(seeds, unlike, most):
+    """300 columns: 5 % is 15, with a standard error of 1.3 %; variances that differ five-fold cost a little."""
+    rng = np.random.default_rng(seeds)
+    told = [p.min() < 0.05 for _, p in columns(rng, 300, seeds, unlike=unlike)]
+    assert np.mean(told) < most
+
+
+def test_three_seeds_tell_predictors_apart_that_differ_by_much():
+    """By six standard errors of a difference; two degrees of freedom, corrected for 78 pairs, would not do."""
+    rng = np.random.default_rng(0)
+    told = [np.mean(p < 0.05) if best else 0 for best, p in columns(rng, 100, 3, gap=10.0)]
+    assert np.mean(told) > 0.9
 
 
 def test_seeds_share_the_draws_of_the_graphs_they_share(tmp_path):
@@ -89,9 +111,10 @@ def test_seeds_share_the_draws_of_the_graphs_they_share(tmp_path):
             order = np.random.default_rng(seed).permutation(400)
             predicted_run(tmp_path / name, "nnformer", seed, keys[order], label[order], prediction[order])
     a, b = runs_of(tmp_path / "a"), runs_of(tmp_path / "b")
-    alone = compare({0: a[0]}, {0: b[0]}, "kendall_tau").p
-    assert 0.01 < alone < 0.99
-    assert compare(a, b, "kendall_tau").p == pytest.approx(alone, rel=1e-6)
+    alone, together = difference({0: a[0]}, {0: b[0]}, "kendall_tau"), difference(a, b, "kendall_tau")
+    assert alone.graphs > 0
+    assert (alone.seeds, together.seeds) == (1, 3)
+    assert (together.mean, together.graphs) == pytest.approx((alone.mean, alone.graphs), rel=1e-6)
 
 
 def test_of_many_graphs_a_part_is_compared(tmp_path, monkeypatch):
@@ -102,61 +125,125 @@ def test_of_many_graphs_a_part_is_compared(tmp_path, monkeypatch):
         predicted_run(tmp_path / name, "nnformer", 0, np.arange(2500), label, label + rng.standard_normal(2500))
     seen = []
     monkeypatch.setattr(comparison, "replicate", lambda metric, weights, *_: seen.append(weights.shape) or weights[:, 0])
-    compare(runs_of(tmp_path / "a"), runs_of(tmp_path / "b"), "kendall_tau")
+    difference(runs_of(tmp_path / "a"), runs_of(tmp_path / "b"), "kendall_tau")
     assert {shape[1] for shape in seen} == {2000}
 
 
 def test_p_value_limits():
     """With no variance of the graphs it is the paired t test over seeds; with one seed the normal test over graphs."""
-    differences = np.array([0.1, 0.3, 0.2, 0.05])
-    expected = stats.ttest_1samp(differences, 0).pvalue
-    assert p_value(differences, np.tile(differences, (9, 1))) == pytest.approx(expected, rel=1e-3)
-    resampled = np.array([[0.0], [2.0], [1.0]])
-    assert p_value(np.array([1.5]), resampled) == pytest.approx(2 * stats.norm.sf(1.5))
-    assert p_value(np.zeros(2), np.zeros((5, 2))) == 1
-    assert p_value(np.ones(2), np.ones((5, 2))) == 0
+    first, second = np.array([0.5, 0.9, 0.7, 0.4]), np.array([0.4, 0.6, 0.5, 0.35])
+    variances = seed_variances([dict(enumerate(first)), dict(enumerate(second))])
+    expected = stats.ttest_rel(first, second).pvalue
+    assert p_value(Difference(np.mean(first - second), 0.0, 4), *variances) == pytest.approx(expected, rel=1e-3)
+    assert p_value(Difference(1.5, 1.0, 1), None, None) == pytest.approx(2 * stats.norm.sf(1.5))
+    nothing = SeedVariance(0.0, 2.0)
+    assert p_value(Difference(0.0, 0.0, 2), nothing, nothing) == 1
+    assert p_value(Difference(1.0, 0.0, 2), nothing, nothing) == 0
+
+
+def blocks(seed, predictors, seeds, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.standard_normal((predictors, 1)) + rng.standard_normal(seeds) + scale * rng.standard_normal((predictors, seeds))
+    )
+
+
+def test_variances_that_differ_by_chance_are_one_with_the_freedom_of_all():
+    """The residual mean square of randomised blocks, by the textbook formula."""
+    values = blocks(0, 6, 4)
+    residuals = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    variances = seed_variances([dict(enumerate(row)) for row in values])
+    assert {round(known.freedom, 9) for known in variances} == {15.0}
+    np.testing.assert_allclose([known.variance for known in variances], (residuals**2).sum() / 15)
+
+
+def test_a_predictor_with_one_seed_has_the_usual_variance_and_changes_no_other():
+    column = [dict(enumerate(row)) for row in blocks(0, 6, 4)]
+    with_it = seed_variances([*column, {2: 9.0}, {7: 1.0}])
+    assert [(known.variance, known.freedom) for known in with_it[:6]] == [
+        (pytest.approx(known.variance), pytest.approx(known.freedom)) for known in seed_variances(column)
+    ]
+    assert with_it[6].variance == with_it[7].variance == with_it[0].variance
+
+
+def test_without_two_predictors_that_share_two_seeds_nothing_is_known():
+    assert seed_variances([{0: 1.0}, {0: 2.0}]) is None
+    assert seed_variances([{0: 1.0, 1: 1.1, 2: 1.3}, {0: 2.0}]) is None
+    assert seed_variances([{0: 1.0, 1: 1.1}, {2: 2.0, 3: 2.2}]) is None
+
+
+def test_no_variance_has_more_freedom_than_the_column():
+    found = [seed_variances([dict(enumerate(row)) for row in blocks(seed, 6, 4)]) for seed in range(20)]
+    freedoms = {round(known[0].freedom, 9) for known in found}
+    assert max(freedoms) == 15
+    assert len(freedoms) > 5
+
+
+def test_variances_near_zero_are_one_to_the_prior():
+    def of(first):
+        return seed_variances([{0: first, 1: -first}, {0: 1.0, 1: -1.0}, {0: -1.0, 1: 1.0}])[1]
+
+    assert of(0.0).freedom == pytest.approx(of(1e-6).freedom, rel=1e-5)
+    assert of(0.0).freedom != pytest.approx(of(0.1).freedom, rel=0.05)
+
+
+def test_predictors_without_a_variance():
+    assert seed_variances([{0: 0.0, 1: 0.0}] * 3) == [SeedVariance(0.0, pytest.approx(2))] * 3
+    for known in seed_variances([{0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0}]):
+        assert (known.variance, known.freedom) == (pytest.approx(0, abs=1e-20), pytest.approx(1))
+
+
+def test_the_prior_is_recovered():
+    """Variances drawn as 4 x 6 / chi^2 with 6 degrees of freedom: a predictor with one seed has 4, with 6 degrees."""
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(4 * 6 / rng.chisquare(6, (600, 1)))
+    column = [dict(enumerate(row)) for row in blocks(1, 600, 4, scale)]
+    *trained, single = seed_variances([*column, {0: 0.0}])
+    assert single.variance == pytest.approx(4, rel=0.1)
+    assert single.freedom == pytest.approx(6, rel=0.25)
+    raw = np.array([np.var(list(values.values()), ddof=1) for values in column])
+    moderated = np.array([known.variance for known in trained])
+    assert np.var(np.log(moderated / scale[:, 0] ** 2)) < 0.5 * np.var(np.log(raw / scale[:, 0] ** 2))
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0, 10.0])
 def test_the_level_is_kept_whatever_the_share_of_the_seeds(share):
-    """1,500 trials of three seeds: the share of rejections has a standard error of 0.6 %."""
+    """1,500 trials of two predictors with three seeds: the share of rejections has a standard error of 0.6 %."""
     rng = np.random.default_rng(int(10 * share))
-    graphs = np.array([[-1.0], [1.0]]) / np.sqrt(2)  # variance 1
     rejected = 0
     for _ in range(1500):
-        observed = rng.standard_normal() + rng.standard_normal(3) * np.sqrt(3 * share)
-        rejected += p_value(observed, graphs + observed) < 0.05
+        values = rng.standard_normal((2, 3)) * np.sqrt(share * 3 / 2)
+        found = Difference(values[0].mean() - values[1].mean() + rng.standard_normal(), 1.0, 3)
+        rejected += p_value(found, *seed_variances([dict(enumerate(row)) for row in values])) < 0.05
     assert 0.01 < rejected / 1500 < 0.065
 
 
-def rejection_rate(monkeypatch, seeds, graphs, gap, trials=150):
+def rejection_rate(folder, seeds, graphs, gap, trials):
     """How often two predictors, whose ``seeds`` trainings vary in noise, are told apart at the 5 % level."""
-    monkeypatch.setattr(bootstrap, "REPLICATES", 100)
-    rng = np.random.default_rng(seeds)
-    rejected = 0
-    for _ in range(trials):
-        label = rng.standard_normal(graphs)
-        weights = resample(graphs)
-        observed, resampled = [], []
-        for _ in range(seeds):
-            noise = [0.7 + 0.1 * rng.standard_normal(), 0.7 + gap + 0.1 * rng.standard_normal()]
-            a, b = (label + np.abs(scale) * rng.standard_normal(graphs) for scale in noise)
-            each = np.vstack([np.ones((1, graphs), np.float32), weights])
-            difference = weighted_tau(each, a, label) - weighted_tau(each, b, label)
-            observed.append(difference[0])
-            resampled.append(difference[1:])
-        rejected += p_value(np.array(observed), np.stack(resampled, 1)) < 0.05
+    rng, rejected = np.random.default_rng(seeds), 0
+    for trial in range(trials):
+        label, runs, column = rng.standard_normal(graphs), [], []
+        for name, scale in (("nnformer", 0.7), ("knn", 0.7 + gap)):
+            place = folder / f"{trial}-{name}"
+            place.mkdir()
+            for seed in range(seeds):
+                noise = np.abs(scale + 0.1 * rng.standard_normal()) * rng.standard_normal(graphs)
+                predicted_run(place, name, seed, np.arange(graphs), label, label + noise)
+            runs.append(runs_of(place))
+            column.append({seed: run.test("kendall_tau") for seed, run in runs[-1].items()})
+        rejected += p_value(difference(*runs, "kendall_tau"), *seed_variances(column)) < 0.05
     return rejected / trials
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_equal_predictors_are_rarely_told_apart(monkeypatch, seeds):
+def test_equal_predictors_are_rarely_told_apart(tmp_path, monkeypatch):
     """150 trials: 5 % is 7.5 of them; 9.4 % is two and a half standard errors above."""
-    assert rejection_rate(monkeypatch, seeds, 80, gap=0.0) <= 0.094
+    monkeypatch.setattr(bootstrap, "REPLICATES", 100)
+    assert rejection_rate(tmp_path, 3, 80, gap=0.0, trials=150) <= 0.094
 
 
-def test_unequal_predictors_are_mostly_told_apart(monkeypatch):
-    assert rejection_rate(monkeypatch, 5, 80, gap=1.0, trials=60) >= 0.9
+def test_unequal_predictors_are_mostly_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap, "REPLICATES", 100)
+    assert rejection_rate(tmp_path, 5, 80, gap=1.0, trials=40) >= 0.9
 
 
 @pytest.fixture
@@ -172,7 +259,7 @@ def runs_of(folder):
     return {run.seed: run for run in read_records([folder])}
 
 
-def test_compare_reads_predictions_and_pairs_them_by_key(tmp_path, samples):
+def test_difference_reads_predictions_and_pairs_them_by_key(tmp_path, samples):
     keys, label, good, bad = samples
     shuffled = np.random.default_rng(0).permutation(300)
     for name in ("good", "same", "bad"):
@@ -182,15 +269,26 @@ def test_compare_reads_predictions_and_pairs_them_by_key(tmp_path, samples):
         predicted_run(tmp_path / "same", "nnlp", seed, keys[shuffled], label[shuffled], good[seed][shuffled])
         predicted_run(tmp_path / "bad", "knn", seed, keys[20:], label[20:], bad[seed][20:])
     runs = {name: runs_of(tmp_path / name) for name in ("good", "same", "bad")}
-    assert compare(runs["good"], runs["same"], "kendall_tau").p == 1
-    worse = compare(runs["good"], runs["bad"], "kendall_tau")
-    assert worse.seeds == 3
-    assert worse.p < 1e-3
+    assert difference(runs["good"], runs["same"], "kendall_tau") == Difference(0, 0, 3)
+    assert difference(runs["good"], runs["bad"], "kendall_tau").seeds == 3
+    expected = [
+        stats.kendalltau(good[seed][20:], label[20:]).statistic - stats.kendalltau(bad[seed][20:], label[20:]).statistic
+        for seed in range(3)
+    ]
+    assert difference(runs["good"], runs["bad"], "kendall_tau").mean == pytest.approx(np.mean(expected))
     one = {0: runs["bad"][0]}
-    assert compare(runs["good"], one, "kendall_tau").seeds == 1
+    assert difference(runs["good"], one, "kendall_tau").seeds == 1
 
 
-def test_compare_says_why_it_cannot(tmp_path, samples):
+def test_mape_is_compared_by_its_logarithm(tmp_path):
+    for name, factor in (("a", 1.1), ("b", 1.2)):
+        (tmp_path / name).mkdir()
+        predicted_run(tmp_path / name, "knn", 0, np.arange(50), np.arange(1.0, 51), factor * np.arange(1.0, 51))
+    found = difference(runs_of(tmp_path / "a"), runs_of(tmp_path / "b"), "mape_percent")
+    assert (found.mean, found.graphs) == (pytest.approx(np.log(10 / 20)), pytest.approx(0, abs=1e-9))
+
+
+def test_difference_says_why_it_cannot(tmp_path, samples):
     keys, label, good, _ = samples
     for name in ("a", "b", "c", "d"):
         (tmp_path / name).mkdir()
@@ -199,11 +297,9 @@ def test_compare_says_why_it_cannot(tmp_path, samples):
     predicted_run(tmp_path / "c", "nnlp", 1, keys, label, good[0])
     predicted_run(tmp_path / "d", "nnlp", 0, keys, label + 0.01, good[0])
     runs = {name: runs_of(tmp_path / name) for name in ("a", "b", "c", "d")}
-    reasons = {name: compare(runs["a"], runs[name], "kendall_tau") for name in ("b", "c", "d")}
-    assert {name: outcome.reason for name, outcome in reasons.items()} == {
+    assert {name: difference(runs["a"], runs[name], "kendall_tau") for name in ("b", "c", "d")} == {
         "b": "predictions were not kept",
         "c": "no common seed",
         "d": "other test graphs or labels",
     }
-    assert all(outcome.p is None for outcome in reasons.values())
-    assert "no paired test" in compare(runs["a"], runs["a"], "spearman").reason
+    assert difference(runs["a"], runs["a"], "spearman") == "no paired test of spearman"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.metric_facts import COSTS, METRICS, Metric
 from harness.progress import track
 from harness.registry import reads
 from harness.tables.cells import Cell, Summary, find_cell
-from harness.tables.comparison import compare, holm
+from harness.tables.comparison import Difference, compared, difference, holm, p_value
 from harness.tables.definition import Column, Definition, Row
 from harness.tables.published import Published, find_published
 from harness.tables.recorded import Recorded
+from harness.tables.seed_variance import SeedVariance, seed_variances
 
 LEVEL = 0.05
 """Corrected p-value below which a predictor differs from the best one."""
@@ -26,12 +27,14 @@ class Standing:
         place: ``best``, ``tied`` with it, ``worse``, ``untested``, or empty where there is nothing to compare.
         p: Holm-corrected p-value of the comparison with the best.
         seeds: seeds compared.
+        trainings: whether the test allows for how trainings vary between seeds.
         reason: why it is untested.
     """
 
     place: str = ""
     p: float | None = None
     seeds: int = 0
+    trainings: bool = False
     reason: str = ""
 
     @property
@@ -150,21 +153,38 @@ def _ranked(column: Sequence[Entry], metric: str) -> list[Entry]:
     if len(means) < 2:
         return list(column)
     best = max(means, key=lambda number: means[number])
-    standings = {best: Standing("best")} | _against(column[best], {n: column[n] for n in means if n != best}, metric)
+    standings = _standings({number: column[number] for number in means}, best, metric)
     return [replace(entry, standing=standings.get(number, Standing())) for number, entry in enumerate(column)]
 
 
-def _against(best: Entry, others: dict[int, Entry], metric: str) -> dict[int, Standing]:
-    outcomes = {number: compare(best.cell.runs, entry.cell.runs, metric) for number, entry in others.items()}
-    tested = {number: outcome.p for number, outcome in outcomes.items() if outcome.p is not None}
-    pairs = len(others) * (len(others) + 1) // 2
+def _standings(column: Mapping[int, Entry], best: int, metric: str) -> dict[int, Standing]:
+    """How the entries with a result stand against the best of them."""
+    variances = dict.fromkeys(column) | _seed_variances(column, metric)
+    others = {number: entry for number, entry in column.items() if number != best}
+    found = {n: difference(column[best].cell.runs, entry.cell.runs, metric) for n, entry in others.items()}
+    tested = {
+        number: p_value(outcome, variances[best], variances[number])
+        for number, outcome in found.items()
+        if isinstance(outcome, Difference)
+    }
+    pairs = len(column) * (len(column) - 1) // 2
     corrected = dict(zip(tested, holm(list(tested.values()), pairs), strict=True))
-    standings = {}
-    for number, outcome in outcomes.items():
-        p = corrected.get(number)
-        place = "untested" if p is None else "tied" if p >= LEVEL else "worse"
-        standings[number] = Standing(place, p, outcome.seeds, outcome.reason)
+    standings = {best: Standing("best")}
+    for number, outcome in found.items():
+        if isinstance(outcome, str):
+            standings[number] = Standing("untested", reason=outcome)
+        else:
+            place = "tied" if corrected[number] >= LEVEL else "worse"
+            standings[number] = Standing(place, corrected[number], outcome.seeds, variances[best] is not None)
     return standings
+
+
+def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedVariance]:
+    values = [
+        {seed: compared(metric, value) for seed, value in entry.cell.values(metric).items()} for entry in column.values()
+    ]
+    found = seed_variances(values)
+    return dict(zip(column, found, strict=True)) if found else {}
 
 
 def _has_content(entry: Entry) -> bool:

@@ -18,6 +18,7 @@ from scipy import stats
 from harness.records import test_predictions
 from harness.tables.bootstrap import replicate, resample, testable
 from harness.tables.recorded import Recorded
+from harness.tables.seed_variance import SeedVariance
 
 Floats = NDArray[np.float64]
 
@@ -31,18 +32,18 @@ QUANTILES = 2000
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Outcome of comparing two predictors.
+class Difference:
+    """Mean difference of two predictors' metric over the seeds that both have; of MAPE, that of its logarithm.
 
     Attributes:
-        p: two-sided p-value; None if there was no test.
+        mean: first less second.
+        graphs: its variance due to the choice of test graphs.
         seeds: seeds that both have.
-        reason: why there was no test.
     """
 
-    p: float | None
-    seeds: int = 0
-    reason: str = ""
+    mean: float
+    graphs: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,12 @@ class Paired:
     second: Floats
 
 
-def compare(first: Mapping[int, Recorded], second: Mapping[int, Recorded], metric: str) -> Comparison:
-    """Test whether two predictors' mean metric is equal, by their predictions.
+def difference(first: Mapping[int, Recorded], second: Mapping[int, Recorded], metric: str) -> Difference | str:
+    """How two predictors differ by their predictions of the same test graphs, or why that cannot be told.
 
     Graphs are resampled (bootstrap, the same draws for both predictors and all seeds), which gives the variance due to the
-    choice of test graphs. The variance due to seeds is that of the paired differences between seeds, over their number:
-    what resampling seeds estimates, without its bias for few seeds. ``p_value`` puts them together. With one common seed
-    the trained models are taken as given: only the choice of graphs is tested.
-
-    Of more than ``GRAPHS`` test graphs a fixed random ``GRAPHS`` are used, which is conservative: small differences that
-    all graphs would prove remain ties.
+    choice of test graphs. Of more than ``GRAPHS`` test graphs a fixed random ``GRAPHS`` are used, which is conservative:
+    small differences that all graphs would prove remain ties.
 
     Args:
         first: runs by seed.
@@ -72,50 +69,55 @@ def compare(first: Mapping[int, Recorded], second: Mapping[int, Recorded], metri
         metric: ``kendall_tau``, ``mape_percent`` or ``acc_<x>_percent``.
     """
     if not testable(metric):
-        return Comparison(None, reason=f"no paired test of {metric}")
+        return f"no paired test of {metric}"
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
-        return Comparison(None, reason="no common seed")
+        return "no common seed"
     files = [(first[seed].predictions, second[seed].predictions) for seed in seeds]
     if any(None in pair for pair in files):
-        return Comparison(None, reason="predictions were not kept")
+        return "predictions were not kept"
     paired = [_paired(Path(str(a)), Path(str(b))) for a, b in files]
     if any(not len(part.label) for part in paired):
-        return Comparison(None, reason="other test graphs or labels")
+        return "other test graphs or labels"
     observed, resampled = _differences(paired, metric)
     if not (np.isfinite(observed).all() and np.isfinite(resampled).all()):
-        return Comparison(None, reason=f"{metric} is undefined on some resamples")
-    return Comparison(p_value(observed, resampled), len(seeds))
+        return f"{metric} is undefined on some resamples"
+    return Difference(float(observed.mean()), float(np.var(resampled.mean(1), ddof=1)), len(seeds))
 
 
-def p_value(observed: Floats, resampled: Floats) -> float:
+def compared(metric: str, values: Any) -> Any:
+    """Values on the scale on which predictors are compared: of MAPE, which varies in proportion, the logarithm."""
+    with np.errstate(divide="ignore"):
+        return np.log(values) if metric == "mape_percent" else values
+
+
+def p_value(found: Difference, first: SeedVariance | None, second: SeedVariance | None) -> float:
     """Two-sided p-value of a mean difference of zero.
 
     The generalised p-value of Tsui and Weerahandi (JASA 1989): the normal p-value under the variance of the graphs plus
-    that of S seeds, averaged over what the latter may truly be, s^2 (S - 1) / chi^2 with S - 1 degrees of freedom. It is
-    the paired t test where only seeds vary and the normal test where only graphs do. In simulations it kept the 5 % level
-    for 3 and 5 seeds (2.4 to 4.8 %) whatever the share of the seeds, where Satterthwaite's t test reached 8 % and
-    resampling three seeds 20 %.
+    that of the seeds, averaged over what the latter may truly be, the estimate times f / chi^2 with its f degrees of
+    freedom. It is Student's t test where only seeds vary and the normal test where only graphs do. Without a variance of
+    the seeds the trained models are taken as given: only the choice of graphs is tested.
 
     Args:
-        observed: differences by seed (S,).
-        resampled: the same on every resample of the graphs (R, S).
+        found: the difference.
+        first: variance between seeds of the first predictor.
+        second: that of the second.
     """
-    count = len(observed)
-    graphs = float(np.var(resampled.mean(1), ddof=1))
-    seeds = float(np.var(observed, ddof=1)) / count if count > 1 else 0.0
-    difference, variance = abs(float(observed.mean())), graphs + seeds
-    if variance == 0:
-        return float(difference == 0)
-    true = seeds * _scales(count - 1) if seeds else 0.0
-    return float(np.mean(2 * stats.norm.sf(difference / np.sqrt(graphs + true))))
+    estimates = [known for known in (first, second) if known is not None]
+    seeds = sum(known.variance * _scales(known.freedom) for known in estimates) / found.seeds if estimates else 0.0
+    variance = found.graphs + np.asarray(seeds)
+    if not variance.any():
+        return float(found.mean == 0)
+    return float(np.mean(2 * stats.norm.sf(abs(found.mean) / np.sqrt(variance))))
 
 
 @cache
-def _scales(freedom: int) -> Floats:
+def _scales(freedom: float) -> Floats:
     """Quantiles of the true variance over the estimated one (QUANTILES,)."""
     middles = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    scales: Floats = freedom / stats.chi2.ppf(middles, freedom)
+    with np.errstate(divide="ignore"):
+        scales: Floats = freedom / stats.chi2.ppf(middles, freedom)
     return scales
 
 
@@ -146,9 +148,9 @@ def _differences(paired: Sequence[Paired], metric: str) -> tuple[Floats, Floats]
         columns = place.drop_null().to_numpy()
         label, first, second = part.label[kept], part.first[kept], part.second[kept]
         each = np.concatenate([np.ones((1, len(label)), np.float32), weights[:, columns]])
-        difference = replicate(metric, each, first, label) - replicate(metric, each, second, label)
-        observed.append(difference[0])
-        resampled.append(difference[1:])
+        values = [compared(metric, replicate(metric, each, prediction, label)) for prediction in (first, second)]
+        observed.append(values[0][0] - values[1][0])
+        resampled.append(values[0][1:] - values[1][1:])
     return np.array(observed), np.stack(resampled, axis=1)
 
 

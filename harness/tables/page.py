@@ -123,8 +123,10 @@ def _reservations(entry: Entry) -> list[str]:
         texts.append("The checkpoint was selected on test labels, as published.")
     if standing.place == "untested":
         texts.append(f"Untested against the best: {standing.reason}.")
-    elif standing.seeds == 1:
+    elif standing.seeds and not standing.trainings:
         texts.append("Compared with the best on one common seed: a test of these trained models, not of training.")
+    elif standing.seeds == 1:
+        texts.append("Compared with the best on one common seed; how trainings vary is taken from the rest of the column.")
     return texts
 
 
@@ -136,8 +138,9 @@ def _remarks(table: Table) -> list[str]:
     places = {entry.standing.place for row in table.entries for entry in row}
     if places & {"tied", "worse"}:
         remarks.append(
-            "Bold: the best of the column and what does not differ from it significantly: paired bootstrap over the test "
-            f"graphs ({GRAPHS:,} at most) and seeds, p < {LEVEL} corrected for all pairs (Holm)."
+            "Bold: the best of the column and what does not differ from it significantly: paired test, test graphs "
+            f"({GRAPHS:,} at most) resampled, variance between seeds moderated over the column, p < {LEVEL} corrected for "
+            "all pairs (Holm)."
         )
     elif "best" in places:
         remarks.append("Bold: the best of the column; no difference was tested.")
