@@ -238,8 +238,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={name}: unknown; {suggest(name, list(error.options))}"
-    cause = error.__cause__
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    if isinstance(cause, OmegaConfBaseException):
         node, key = cause.parent_node, str(cause.key)
         within = [f"{name}.{key}" for name in _keys(node) if key in _keys(node.get(name))]
         hint = f"did you mean {' or '.join(within)}?" if within else suggest(key, _keys(node))

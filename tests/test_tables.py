@@ -493,6 +493,11 @@ def test_a_latency_experiment_is_the_run_of_its_table(table, label, experiment):
     assert composed(f"experiment={experiment[0]}", *experiment[1:]) == composed(*overrides(entry))
 
 
+def test_an_unknown_setting_is_named():
+    with pytest.raises(UserError, match=r"dataset\.devise: unknown key; did you mean device"):
+        composed("predictor=knn", "dataset=nb201_latency", "dataset.devise=x")
+
+
 def test_the_transfer_experiment_starts_where_pretraining_ends():
     pretraining, transfer = (composed(f"experiment=nnlp_nnlqp_{name}") for name in ("pretraining", "transfer"))
     assert pretraining["out"] == transfer["init"]

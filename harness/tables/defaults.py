@@ -5,7 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from harness.config import compose, plain, typed
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datasets.errors import UserError
+from harness.config import compose, explain, plain, typed
+from harness.registry import CONF
 from harness.tables.recorded import flatten
 
 
@@ -13,7 +18,21 @@ from harness.tables.recorded import flatten
 def composed(*overrides: str) -> dict[str, Any]:
     """The settings that overrides give, by dotted key.
 
+    Hydra composes the groups among the overrides once for all values of the others: it takes 0.1 s.
+
     Raises:
         UserError: for an unknown name or key.
     """
-    return flatten(plain(typed(compose(overrides))))
+    groups = tuple(override for override in overrides if (CONF / override.partition("=")[0]).is_dir())
+    values = OmegaConf.from_dotlist([override for override in overrides if override not in groups])
+    try:
+        config = OmegaConf.merge(_composed(groups), values)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    assert isinstance(config, DictConfig)
+    return flatten(plain(typed(config)))
+
+
+@cache
+def _composed(groups: tuple[str, ...]) -> DictConfig:
+    return compose(groups)
