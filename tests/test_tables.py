@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 from table_records import predicted_run, write_run
 from typer.testing import CliRunner
 
@@ -266,12 +267,33 @@ def test_a_single_training_is_tested_under_the_variance_of_the_others(tables, ru
         for name in ("nnformer", "knn", "gin")
     }
     variances = seed_variances(
-        [{seed: np.log(run.test("mape_percent")) for seed, run in of.items()} for of in found.values()]
+        [{seed: np.log(run.test("mape_percent")) for seed, run in of.items()} for of in found.values()], [0, 0, 0]
     )
     p = p_value(difference(found["nnformer"], found["knn"], "mape_percent"), variances[0], variances[1])
     assert 1e-6 < p < 0.05
     assert (row["common_seeds"], float(row["p_holm"])) == ("1", pytest.approx(3 * p))
     assert "how trainings vary is taken from the rest of the column" in tables("--format", "markdown", **options)
+
+
+def test_trained_predictors_are_tested_under_their_own_variance(tables, runs):
+    """The fitted ones hardly vary, which says nothing about the trained ones."""
+    rng, values = np.random.default_rng(3), {}
+    label = rng.permutation(300) / 300
+    for predictor, level, noise in (("nnformer", 0.25, 0.03), ("gin", 0.4, 0.03)):
+        for seed in range(3):
+            prediction = label + (level + noise * rng.standard_normal()) * rng.standard_normal(300)
+            values.setdefault(predictor, {})[seed] = float(stats.kendalltau(prediction, label).statistic)
+            predicted_run(runs, predictor, seed, range(300), label, prediction)
+    for predictor, noise in (("nnlp", 0.03), ("knn", 1e-4), ("flops", 1e-4), ("params", 1e-4)):
+        for seed in range(3):
+            values.setdefault(predictor, {})[seed] = 0.3 + noise * rng.standard_normal()
+            write_run(runs, predictor, seed, tau=values[predictor][seed])
+    row = facts(tables("--format", "csv", seeds=range(3), also=["gin", "nnlp", "flops", "params"]))["gin", "strict"]
+    variances = dict(zip(values, seed_variances(list(values.values()), [0, 0, 0, 1, 1, 1]), strict=True))
+    found = [{run.seed: run for run in read_records([runs]) if run.content["predictor"] == name} for name in values]
+    p = p_value(difference(*found[:2], "kendall_tau"), variances["nnformer"], variances["gin"])
+    assert 1e-9 < p < 0.01
+    assert float(row["p_holm"]) == pytest.approx(15 * p, rel=1e-3)
 
 
 def test_without_predictions_untested(tables, runs):

@@ -63,6 +63,11 @@ def test_holm_by_hand():
     assert holm([], 0) == []
 
 
+def alike(column):
+    """Variances of predictors that are all of one kind."""
+    return seed_variances(column, [0] * len(column))
+
+
 def columns(rng, count, seeds, gap=0.0, unlike=0.0):
     """Columns of 13 predictors, the first better by ``gap``: whether it is the best, and corrected p-values of the others.
 
@@ -74,7 +79,7 @@ def columns(rng, count, seeds, gap=0.0, unlike=0.0):
         values[:, 0] += gap
         if seeds > 1:
             values = values + np.exp(unlike * rng.standard_normal(13)) * rng.standard_normal((seeds, 13))
-        variances = seed_variances([dict(enumerate(column)) for column in values.T]) or [None] * 13
+        variances = alike([dict(enumerate(column)) for column in values.T]) or [None] * 13
         means = values.mean(0)
         best = means.argmax()
         others = [number for number in range(13) if number != best]
@@ -132,7 +137,7 @@ def test_of_many_graphs_a_part_is_compared(tmp_path, monkeypatch):
 def test_p_value_limits():
     """With no variance of the graphs it is the paired t test over seeds; with one seed the normal test over graphs."""
     first, second = np.array([0.5, 0.9, 0.7, 0.4]), np.array([0.4, 0.6, 0.5, 0.35])
-    variances = seed_variances([dict(enumerate(first)), dict(enumerate(second))])
+    variances = alike([dict(enumerate(first)), dict(enumerate(second))])
     expected = stats.ttest_rel(first, second).pvalue
     assert p_value(Difference(np.mean(first - second), 0.0, 4), *variances) == pytest.approx(expected, rel=1e-3)
     assert p_value(Difference(1.5, 1.0, 1), None, None) == pytest.approx(2 * stats.norm.sf(1.5))
@@ -152,28 +157,48 @@ def test_variances_that_differ_by_chance_are_one_with_the_freedom_of_all():
     """The residual mean square of randomised blocks, by the textbook formula."""
     values = blocks(0, 6, 4)
     residuals = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
-    variances = seed_variances([dict(enumerate(row)) for row in values])
+    variances = alike([dict(enumerate(row)) for row in values])
     assert {round(known.freedom, 9) for known in variances} == {15.0}
     np.testing.assert_allclose([known.variance for known in variances], (residuals**2).sum() / 15)
 
 
 def test_a_predictor_with_one_seed_has_the_usual_variance_and_changes_no_other():
     column = [dict(enumerate(row)) for row in blocks(0, 6, 4)]
-    with_it = seed_variances([*column, {2: 9.0}, {7: 1.0}])
+    with_it = alike([*column, {2: 9.0}, {7: 1.0}])
     assert [(known.variance, known.freedom) for known in with_it[:6]] == [
-        (pytest.approx(known.variance), pytest.approx(known.freedom)) for known in seed_variances(column)
+        (pytest.approx(known.variance), pytest.approx(known.freedom)) for known in alike(column)
     ]
     assert with_it[6].variance == with_it[7].variance == with_it[0].variance
 
 
 def test_without_two_predictors_that_share_two_seeds_nothing_is_known():
-    assert seed_variances([{0: 1.0}, {0: 2.0}]) is None
-    assert seed_variances([{0: 1.0, 1: 1.1, 2: 1.3}, {0: 2.0}]) is None
-    assert seed_variances([{0: 1.0, 1: 1.1}, {2: 2.0, 3: 2.2}]) is None
+    assert alike([{0: 1.0}, {0: 2.0}]) is None
+    assert alike([{0: 1.0, 1: 1.1, 2: 1.3}, {0: 2.0}]) is None
+    assert alike([{0: 1.0, 1: 1.1}, {2: 2.0, 3: 2.2}]) is None
+
+
+def test_kinds_that_vary_differently_have_variances_of_their_own():
+    """Ten that vary by 1 and ten that hardly do, whose residuals have a part of the seeds' estimated effects, 1 / 20."""
+    scale = np.repeat([1.0, 1e-3], 10)[:, None]
+    column = [dict(enumerate(row)) for row in blocks(0, 20, 6, scale)]
+    kinds = [True] * 10 + [False] * 10
+    *found, trained, fitted = seed_variances([*column, {0: 5.0}, {0: 6.0}], [*kinds, True, False])
+    assert trained.variance == pytest.approx(1, rel=0.3)
+    assert fitted.variance < 0.1
+    assert trained.freedom <= 50
+    assert {known.variance for known in found} == {trained.variance, fitted.variance}
+
+
+def test_kinds_of_few_predictors_are_not_told_apart():
+    column = [dict(enumerate(row)) for row in blocks(0, 5, 4)]
+    assert seed_variances(column, [0, 0, 0, 1, 1]) == alike(column)
+    assert seed_variances([*column, {0: 1.0}], [0, 0, 0, 1, 1, 1]) == alike([*column, {0: 1.0}])
+    column = [dict(enumerate(row)) for row in blocks(0, 6, 4)]
+    assert seed_variances(column, [0, 0, 0, 1, 1, 1]) != alike(column)
 
 
 def test_no_variance_has_more_freedom_than_the_column():
-    found = [seed_variances([dict(enumerate(row)) for row in blocks(seed, 6, 4)]) for seed in range(20)]
+    found = [alike([dict(enumerate(row)) for row in blocks(seed, 6, 4)]) for seed in range(20)]
     freedoms = {round(known[0].freedom, 9) for known in found}
     assert max(freedoms) == 15
     assert len(freedoms) > 5
@@ -181,15 +206,15 @@ def test_no_variance_has_more_freedom_than_the_column():
 
 def test_variances_near_zero_are_one_to_the_prior():
     def of(first):
-        return seed_variances([{0: first, 1: -first}, {0: 1.0, 1: -1.0}, {0: -1.0, 1: 1.0}])[1]
+        return alike([{0: first, 1: -first}, {0: 1.0, 1: -1.0}, {0: -1.0, 1: 1.0}])[1]
 
     assert of(0.0).freedom == pytest.approx(of(1e-6).freedom, rel=1e-5)
     assert of(0.0).freedom != pytest.approx(of(0.1).freedom, rel=0.05)
 
 
 def test_predictors_without_a_variance():
-    assert seed_variances([{0: 0.0, 1: 0.0}] * 3) == [SeedVariance(0.0, pytest.approx(2))] * 3
-    for known in seed_variances([{0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0}]):
+    assert alike([{0: 0.0, 1: 0.0}] * 3) == [SeedVariance(0.0, pytest.approx(2))] * 3
+    for known in alike([{0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0}]):
         assert (known.variance, known.freedom) == (pytest.approx(0, abs=1e-20), pytest.approx(1))
 
 
@@ -198,7 +223,7 @@ def test_the_prior_is_recovered():
     rng = np.random.default_rng(0)
     scale = np.sqrt(4 * 6 / rng.chisquare(6, (600, 1)))
     column = [dict(enumerate(row)) for row in blocks(1, 600, 4, scale)]
-    *trained, single = seed_variances([*column, {0: 0.0}])
+    *trained, single = alike([*column, {0: 0.0}])
     assert single.variance == pytest.approx(4, rel=0.1)
     assert single.freedom == pytest.approx(6, rel=0.25)
     raw = np.array([np.var(list(values.values()), ddof=1) for values in column])
@@ -214,7 +239,7 @@ def test_the_level_is_kept_whatever_the_share_of_the_seeds(share):
     for _ in range(1500):
         values = rng.standard_normal((2, 3)) * np.sqrt(share * 3 / 2)
         found = Difference(values[0].mean() - values[1].mean() + rng.standard_normal(), 1.0, 3)
-        rejected += p_value(found, *seed_variances([dict(enumerate(row)) for row in values])) < 0.05
+        rejected += p_value(found, *alike([dict(enumerate(row)) for row in values])) < 0.05
     assert 0.01 < rejected / 1500 < 0.065
 
 
@@ -231,7 +256,7 @@ def rejection_rate(folder, seeds, graphs, gap, trials):
                 predicted_run(place, name, seed, np.arange(graphs), label, label + noise)
             runs.append(runs_of(place))
             column.append({seed: run.test("kendall_tau") for seed, run in runs[-1].items()})
-        rejected += p_value(difference(*runs, "kendall_tau"), *seed_variances(column)) < 0.05
+        rejected += p_value(difference(*runs, "kendall_tau"), *alike(column)) < 0.05
     return rejected / trials
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from harness.metric_facts import COSTS, METRICS, Metric
 from harness.progress import track
-from harness.registry import reads
+from harness.registry import load, reads, target
 from harness.tables.cells import Cell, Summary, find_cell
 from harness.tables.comparison import Difference, compared, difference, holm, p_value
 from harness.tables.definition import Column, Definition, Row
 from harness.tables.published import Published, find_published
 from harness.tables.recorded import Recorded
 from harness.tables.seed_variance import SeedVariance, seed_variances
+from predictors.fitted import FittedPredictor
 
 LEVEL = 0.05
 """Corrected p-value below which a predictor differs from the best one."""
@@ -180,10 +181,12 @@ def _standings(column: Mapping[int, Entry], best: int, metric: str) -> dict[int,
 
 
 def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedVariance]:
+    """Of fitted predictors, which hardly vary, apart from those of trained ones."""
     values = [
         {seed: compared(metric, value) for seed, value in entry.cell.values(metric).items()} for entry in column.values()
     ]
-    found = seed_variances(values)
+    fitted = [issubclass(load(target("predictor", entry.row.predictor)), FittedPredictor) for entry in column.values()]
+    found = seed_variances(values, fitted)
     return dict(zip(column, found, strict=True)) if found else {}
 
 

@@ -1,8 +1,8 @@
-"""How much a predictor's metric varies between seeds, estimated from the whole column of a table."""
+"""How much a predictor's metric varies between seeds, estimated from its column of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ Floats = NDArray[np.float64]
 
 FLOOR = 1e-5
 """Least variance that enters the prior, as a share of the mean one; a variance of zero has no logarithm."""
+
+LEAST = 3
+"""Predictors that a common variance of their own takes."""
 
 FREEDOMS = (1e-3, 1e6)
 """Least and largest degrees of freedom of the prior."""
@@ -31,28 +34,42 @@ class SeedVariance:
     freedom: float
 
 
-def seed_variances(column: Sequence[Mapping[int, float]]) -> list[SeedVariance] | None:
+def seed_variances(column: Sequence[Mapping[int, float]], kinds: Sequence[Hashable]) -> list[SeedVariance] | None:
     """Variances between seeds of all predictors of a column; None where no two predictors share two seeds.
 
     A value is taken to be the sum of an effect of its predictor, one of its seed (an easy split is easy for all) and a
-    rest, whose variance may differ between predictors. Three seeds say little about one predictor's variance but thirteen
-    predictors say much about what is usual, so each estimate is drawn towards the common one, the more the less the
-    predictors differ in it: the moderated variances of Smyth (Statistical Applications in Genetics and Molecular Biology
-    3(1), 2004, sections 4 and 6.2). A predictor with one seed has the common variance. The degrees of freedom are those of
-    both estimates together, and never more than the whole column has.
+    rest, whose variance may differ between predictors. Three seeds say little about one predictor's variance but many
+    predictors say much about what is usual, so each estimate is drawn towards the common one of its kind, the more the
+    less the predictors of that kind differ in it: the moderated variances of Smyth (Statistical Applications in Genetics
+    and Molecular Biology 3(1), 2004, sections 4 and 6.2). A predictor with one seed has the common variance. The degrees
+    of freedom are those of both estimates together, and never more than all predictors of the kind have.
 
     Args:
         column: each predictor's values by seed.
+        kinds: what each predictor is. Kinds are not told apart if one of them has fewer than ``LEAST`` predictors that
+            share seeds with others.
     """
     squares, freedom = _residuals(column)
     known = freedom > 1e-9
     if not known.any():
         return None
-    total, pooled = float(freedom.sum()), float(squares.sum() / freedom.sum())
+    members = [np.array([kind == other for other in kinds]) for kind in dict.fromkeys(kinds)]
+    if min((of_kind & known).sum() for of_kind in members) < LEAST:
+        members = [np.ones_like(known)]
+    variances: dict[int, SeedVariance] = {}
+    for of_kind in members:
+        found = _moderated(squares[of_kind], freedom[of_kind], known[of_kind])
+        variances |= dict(zip(np.flatnonzero(of_kind), found, strict=True))
+    return [variances[number] for number in range(len(column))]
+
+
+def _moderated(squares: Floats, freedom: Floats, known: NDArray[np.bool_]) -> list[SeedVariance]:
+    total = float(freedom.sum())
+    pooled = float(squares.sum()) / total
     variance = np.divide(squares, freedom, out=np.zeros_like(squares), where=known)
     prior, prior_freedom = _prior(variance[known], freedom[known], pooled)
     if not np.isfinite(prior_freedom):
-        return [SeedVariance(pooled, total)] * len(column)
+        return [SeedVariance(pooled, total)] * len(squares)
     moderated = (prior_freedom * prior + freedom * variance) / (prior_freedom + freedom)
     together = np.minimum(prior_freedom + freedom, total)
     return [SeedVariance(float(v), float(f)) for v, f in zip(moderated, together, strict=True)]
