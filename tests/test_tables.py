@@ -275,6 +275,20 @@ def test_a_single_training_is_tested_under_the_variance_of_the_others(tables, ru
     assert "how trainings vary is taken from the rest of the column" in tables("--format", "markdown", **options)
 
 
+def test_a_run_without_error_spoils_no_test_of_others(tables, runs):
+    """A MAPE of zero has no logarithm."""
+    rng, label = np.random.default_rng(4), np.arange(1.0, 41)
+    for seed in range(2):
+        for predictor, error in (("nnformer", 0.9 * seed), ("knn", 0.1 + 0.01 * seed), ("gin", 0.2)):
+            prediction = label * (1 + error * rng.uniform(0.5, 1.5, 40))
+            mape = 100 * float(np.mean(prediction / label - 1))
+            write_run(runs, predictor, seed, values={"mape_percent": mape}, test=(range(40), label, prediction))
+    rows = facts(tables("--format", "csv", metric="mape_percent", also=["gin"]))
+    assert {name: rows[name, "strict"]["standing"] for name in ("knn", "gin")} == {"knn": "best", "gin": "worse"}
+    assert 0 < float(rows["gin", "strict"]["p_holm"]) < 0.05
+    assert rows["nnformer", "strict"]["reason"] == "mape_percent is undefined on some resamples"
+
+
 def test_trained_predictors_are_tested_under_their_own_variance(tables, runs):
     """The fitted ones hardly vary, which says nothing about the trained ones."""
     rng, values = np.random.default_rng(3), {}

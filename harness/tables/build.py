@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from harness.metric_facts import COSTS, METRICS, Metric
 from harness.progress import track
 from harness.registry import load, reads, target
@@ -183,7 +185,12 @@ def _standings(column: Mapping[int, Entry], best: int, metric: str) -> dict[int,
 def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedVariance]:
     """Of fitted predictors, which hardly vary, apart from those of trained ones."""
     values = [
-        {seed: compared(metric, value) for seed, value in entry.cell.values(metric).items()} for entry in column.values()
+        {
+            seed: scaled
+            for seed, value in entry.cell.values(metric).items()
+            if np.isfinite(scaled := compared(metric, value))
+        }
+        for entry in column.values()
     ]
     fitted = [issubclass(load(target("predictor", entry.row.predictor)), FittedPredictor) for entry in column.values()]
     found = seed_variances(values, fitted)
