@@ -125,7 +125,7 @@ def holm(p_values: Sequence[float], tests: int) -> list[float]:
     """P-values corrected by Holm's step-down method as the smallest of ``tests``.
 
     The best of k predictors is chosen by the same results that it is then tested on, so each of its k - 1 comparisons is
-    one of all k (k - 1) / 2 pairs: counting k - 1 alone told equal predictors apart in up to 13 % of simulated columns of
+    one of all k (k - 1) / 2 pairs: counting k - 1 alone told equal predictors apart in up to 15 % of simulated columns of
     13 predictors and three seeds. Those of the other pairs are taken to be larger, which is conservative.
     """
     values = np.asarray(p_values, float)
