@@ -254,25 +254,36 @@ def test_a_lead_of_one_seed_in_three_is_a_tie(tables, runs):
 def test_a_single_training_is_tested_under_the_variance_of_the_others(tables, runs):
     rng = np.random.default_rng(2)
     label = rng.uniform(1, 2, 60)
-    for predictor, error, seeds in (("nnformer", 0.05, 3), ("gin", 0.06, 3), ("knn", 0.2, 1)):
+    for predictor, error, seeds in (("nnformer", 0.05, 3), ("gin", 0.06, 3), ("nnlp", 0.2, 1)):
         for seed in range(seeds):
             prediction = label * (1 + error * rng.standard_normal(60) * rng.uniform(0.7, 1.3))
             mape = 100 * float(np.mean(np.abs(prediction / label - 1)))
             changes = {"values": {"mape_percent": mape}, "test": (range(60), label.astype(np.float32), prediction)}
             write_run(runs, predictor, seed, **changes)
-    options = {"metric": "mape_percent", "seeds": range(3), "also": ["gin"]}
-    row = facts(tables("--format", "csv", **options))["knn", "strict"]
+    options = {"metric": "mape_percent", "seeds": range(3), "also": ["gin", "nnlp"]}
+    row = facts(tables("--format", "csv", **options))["nnlp", "strict"]
     found = {
         name: {run.seed: run for run in read_records([runs]) if run.content["predictor"] == name}
-        for name in ("nnformer", "knn", "gin")
+        for name in ("nnformer", "nnlp", "gin")
     }
     variances = seed_variances(
         [{seed: np.log(run.test("mape_percent")) for seed, run in of.items()} for of in found.values()], [0, 0, 0]
     )
-    p = p_value(difference(found["nnformer"], found["knn"], "mape_percent"), variances[0], variances[1])
+    p = p_value(difference(found["nnformer"], found["nnlp"], "mape_percent"), variances[0], variances[1])
     assert 1e-6 < p < 0.05
     assert (row["common_seeds"], float(row["p_holm"])) == ("1", pytest.approx(3 * p))
     assert "how trainings vary is taken from the rest of the column" in tables("--format", "markdown", **options)
+
+
+def test_of_a_kind_with_one_seed_each_the_trained_models_are_tested(tables, runs):
+    rng = np.random.default_rng(5)
+    label = rng.permutation(100) / 100
+    for predictor, noise, seeds in (("nnformer", 0.05, 3), ("gin", 0.06, 3), ("knn", 1.5, 1)):
+        for seed in range(seeds):
+            predicted_run(runs, predictor, seed, range(100), label, label + noise * rng.standard_normal(100))
+    output = tables("--format", "markdown", seeds=range(3), also=["gin"])
+    assert "a test of these trained models, not of training" in output
+    assert "taken from the rest of the column" not in output
 
 
 def test_a_run_without_error_spoils_no_test_of_others(tables, runs):

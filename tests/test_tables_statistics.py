@@ -172,9 +172,8 @@ def test_a_predictor_with_one_seed_has_the_usual_variance_and_changes_no_other()
 
 
 def test_without_two_predictors_that_share_two_seeds_nothing_is_known():
-    assert alike([{0: 1.0}, {0: 2.0}]) is None
-    assert alike([{0: 1.0, 1: 1.1, 2: 1.3}, {0: 2.0}]) is None
-    assert alike([{0: 1.0, 1: 1.1}, {2: 2.0, 3: 2.2}]) is None
+    for column in ([{0: 1.0}, {0: 2.0}], [{0: 1.0, 1: 1.1, 2: 1.3}, {0: 2.0}], [{0: 1.0, 1: 1.1}, {2: 2.0, 3: 2.2}]):
+        assert alike(column) == [None, None]
 
 
 def test_kinds_that_vary_differently_have_variances_of_their_own():
@@ -189,19 +188,36 @@ def test_kinds_that_vary_differently_have_variances_of_their_own():
     assert {known.variance for known in found} == {trained.variance, fitted.variance}
 
 
-def test_kinds_of_few_predictors_are_not_told_apart():
+def test_one_of_each_kind_gives_the_paired_t_test():
+    first, second = np.array([0.5, 0.9, 0.7, 0.4]), np.array([0.4, 0.6, 0.5, 0.35])
+    variances = seed_variances([dict(enumerate(first)), dict(enumerate(second))], ["trained", "fitted"])
+    expected = stats.ttest_rel(first, second).pvalue
+    assert p_value(Difference(np.mean(first - second), 0.0, 4), *variances) == pytest.approx(expected, rel=1e-3)
+
+
+def test_nothing_is_known_of_a_kind_of_which_none_shares_seeds():
     column = [dict(enumerate(row)) for row in blocks(0, 5, 4)]
-    assert seed_variances(column, [0, 0, 0, 1, 1]) == alike(column)
-    assert seed_variances([*column, {0: 1.0}], [0, 0, 0, 1, 1, 1]) == alike([*column, {0: 1.0}])
-    column = [dict(enumerate(row)) for row in blocks(0, 6, 4)]
-    assert seed_variances(column, [0, 0, 0, 1, 1, 1]) != alike(column)
+    found = seed_variances([*column, {0: 1.0}, {1: 2.0}], [0] * 5 + [1] * 2)
+    assert found[5:] == [None, None]
+    assert [known.variance for known in found[:5]] == pytest.approx([known.variance for known in alike(column)])
+
+
+def test_a_single_training_has_the_variance_of_the_one_known_of_its_kind():
+    column = [dict(enumerate(row)) for row in blocks(0, 5, 4)]
+    found = seed_variances([*column, {0: 1.0}], [0, 0, 0, 0, 1, 1])
+    assert found[4] == found[5]
+    values = np.array([list(values.values()) for values in column])
+    residuals = (values - values.mean(1, keepdims=True) - values.mean(0) + values.mean())[4]
+    assert found[4].variance == pytest.approx((residuals**2).sum() / (3 * 4 / 5))
+    assert found[4].freedom == pytest.approx(3)
 
 
 def test_no_variance_has_more_freedom_than_the_column():
-    found = [alike([dict(enumerate(row)) for row in blocks(seed, 6, 4)]) for seed in range(20)]
-    freedoms = {round(known[0].freedom, 9) for known in found}
-    assert max(freedoms) == 15
-    assert len(freedoms) > 5
+    found = [alike([*(dict(enumerate(row)) for row in blocks(seed, 6, 4)), {0: 1.0}]) for seed in range(20)]
+    for number in (0, 6):
+        freedoms = {round(known[number].freedom, 9) for known in found}
+        assert max(freedoms) == 15
+        assert len(freedoms) > 5
 
 
 def test_variances_near_zero_are_one_to_the_prior():

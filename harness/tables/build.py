@@ -162,7 +162,7 @@ def _ranked(column: Sequence[Entry], metric: str) -> list[Entry]:
 
 def _standings(column: Mapping[int, Entry], best: int, metric: str) -> dict[int, Standing]:
     """How the entries with a result stand against the best of them."""
-    variances = dict.fromkeys(column) | _seed_variances(column, metric)
+    variances = _seed_variances(column, metric)
     others = {number: entry for number, entry in column.items() if number != best}
     found = {n: difference(column[best].cell.runs, entry.cell.runs, metric) for n, entry in others.items()}
     tested = {
@@ -178,11 +178,12 @@ def _standings(column: Mapping[int, Entry], best: int, metric: str) -> dict[int,
             standings[number] = Standing("untested", reason=outcome)
         else:
             place = "tied" if corrected[number] >= LEVEL else "worse"
-            standings[number] = Standing(place, corrected[number], outcome.seeds, variances[best] is not None)
+            trainings = variances[best] is not None and variances[number] is not None
+            standings[number] = Standing(place, corrected[number], outcome.seeds, trainings)
     return standings
 
 
-def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedVariance]:
+def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedVariance | None]:
     """Of fitted predictors, which hardly vary, apart from those of trained ones."""
     values = [
         {
@@ -193,8 +194,7 @@ def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedV
         for entry in column.values()
     ]
     fitted = [issubclass(load(target("predictor", entry.row.predictor)), FittedPredictor) for entry in column.values()]
-    found = seed_variances(values, fitted)
-    return dict(zip(column, found, strict=True)) if found else {}
+    return dict(zip(column, seed_variances(values, fitted), strict=True))
 
 
 def _has_content(entry: Entry) -> bool:

@@ -14,9 +14,6 @@ Floats = NDArray[np.float64]
 FLOOR = 1e-5
 """Least variance that enters the prior, as a share of the mean one; a variance of zero has no logarithm."""
 
-LEAST = 3
-"""Predictors that a common variance of their own takes."""
-
 FREEDOMS = (1e-3, 1e6)
 """Least and largest degrees of freedom of the prior."""
 
@@ -34,8 +31,8 @@ class SeedVariance:
     freedom: float
 
 
-def seed_variances(column: Sequence[Mapping[int, float]], kinds: Sequence[Hashable]) -> list[SeedVariance] | None:
-    """Variances between seeds of all predictors of a column; None where no two predictors share two seeds.
+def seed_variances(column: Sequence[Mapping[int, float]], kinds: Sequence[Hashable]) -> list[SeedVariance | None]:
+    """Variances between seeds of all predictors of a column; None for a kind of which none shares two seeds with others.
 
     A value is taken to be the sum of an effect of its predictor, one of its seed (an easy split is easy for all) and a
     rest, whose variance may differ between predictors. Three seeds say little about one predictor's variance but many
@@ -46,55 +43,65 @@ def seed_variances(column: Sequence[Mapping[int, float]], kinds: Sequence[Hashab
 
     Args:
         column: each predictor's values by seed.
-        kinds: what each predictor is. Kinds are not told apart if one of them has fewer than ``LEAST`` predictors that
-            share seeds with others.
+        kinds: what each predictor is; only those of one kind can be expected to vary alike.
     """
-    squares, freedom = _residuals(column)
-    known = freedom > 1e-9
-    if not known.any():
-        return None
-    members = [np.array([kind == other for other in kinds]) for kind in dict.fromkeys(kinds)]
-    if min((of_kind & known).sum() for of_kind in members) < LEAST:
-        members = [np.ones_like(known)]
+    owner, squares, remaining = _residuals(column)
     variances: dict[int, SeedVariance] = {}
-    for of_kind in members:
-        found = _moderated(squares[of_kind], freedom[of_kind], known[of_kind])
-        variances |= dict(zip(np.flatnonzero(of_kind), found, strict=True))
-    return [variances[number] for number in range(len(column))]
+    for kind in dict.fromkeys(kinds):
+        members = [number for number, other in enumerate(kinds) if other == kind]
+        variances |= _moderated({number: owner == number for number in members}, squares, remaining)
+    return [variances.get(number) for number in range(len(column))]
 
 
-def _moderated(squares: Floats, freedom: Floats, known: NDArray[np.bool_]) -> list[SeedVariance]:
-    total = float(freedom.sum())
-    pooled = float(squares.sum()) / total
-    variance = np.divide(squares, freedom, out=np.zeros_like(squares), where=known)
-    prior, prior_freedom = _prior(variance[known], freedom[known], pooled)
-    if not np.isfinite(prior_freedom):
-        return [SeedVariance(pooled, total)] * len(squares)
-    moderated = (prior_freedom * prior + freedom * variance) / (prior_freedom + freedom)
-    together = np.minimum(prior_freedom + freedom, total)
-    return [SeedVariance(float(v), float(f)) for v, f in zip(moderated, together, strict=True)]
+def _moderated(rows: Mapping[int, NDArray[np.bool_]], squares: Floats, remaining: Floats) -> dict[int, SeedVariance]:
+    """Of predictors of one kind, whose ``rows`` of the squared residuals are given."""
+    own = {number: found for number, of in rows.items() if (found := _variance(of, squares, remaining))}
+    pooled = _variance(np.any(list(rows.values()), axis=0), squares, remaining)
+    if pooled is None:
+        return {}
+    prior = _prior(list(own.values()), pooled)
+    if not np.isfinite(prior.freedom):
+        return dict.fromkeys(rows, pooled)
+    return {number: _together(own.get(number), prior, pooled.freedom) for number in rows}
 
 
-def _residuals(column: Sequence[Mapping[int, float]]) -> tuple[Floats, Floats]:
-    """Squared residuals of the additive model of predictors and seeds, and their degrees of freedom, by predictor."""
+def _together(own: SeedVariance | None, prior: SeedVariance, most: float) -> SeedVariance:
+    if own is None:
+        return SeedVariance(prior.variance, min(prior.freedom, most))
+    freedom = own.freedom + prior.freedom
+    variance = (own.freedom * own.variance + prior.freedom * prior.variance) / freedom
+    return SeedVariance(variance, min(freedom, most))
+
+
+def _residuals(column: Sequence[Mapping[int, float]]) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Of the additive model of predictors and seeds: whose each value is, squared residuals, and the residual operator."""
     seeds = sorted({seed for values in column for seed in values})
     rows = [(number, seeds.index(seed), value) for number, values in enumerate(column) for seed, value in values.items()]
-    of_predictor = np.eye(len(column))[[row[0] for row in rows]]
-    of_seed = np.eye(len(seeds))[[row[1] for row in rows]]
-    values = np.array([row[2] for row in rows])
-    design = np.concatenate([of_predictor, of_seed], axis=1)
-    fitted = design @ np.linalg.pinv(design)
-    return (values - fitted @ values) ** 2 @ of_predictor, (1 - fitted.diagonal()) @ of_predictor
+    owner, values = np.array([row[0] for row in rows]), np.array([row[2] for row in rows])
+    design = np.concatenate([np.eye(len(column))[owner], np.eye(len(seeds))[[row[1] for row in rows]]], axis=1)
+    remaining: Floats = np.eye(len(rows)) - design @ np.linalg.pinv(design)
+    return owner, (remaining @ values) ** 2, remaining
 
 
-def _prior(variance: Floats, freedom: Floats, pooled: float) -> tuple[float, float]:
-    """Common variance and its degrees of freedom, infinite where the variances differ no more than by chance."""
-    if pooled == 0 or len(variance) < 2:
-        return pooled, np.inf
-    logs = np.log(np.maximum(variance, FLOOR * pooled)) - special.digamma(freedom / 2) + np.log(freedom / 2)
-    spread = float(np.var(logs, ddof=1) - special.polygamma(1, freedom / 2).mean())
+def _variance(rows: NDArray[np.bool_], squares: Floats, remaining: Floats) -> SeedVariance | None:
+    """From some rows, with Satterthwaite's degrees of freedom; None if they have no residuals."""
+    operator = remaining[np.ix_(rows, rows)]
+    trace = float(operator.trace())
+    if trace < 1e-9:
+        return None
+    return SeedVariance(float(squares[rows].sum()) / trace, trace**2 / float((operator**2).sum()))
+
+
+def _prior(found: Sequence[SeedVariance], pooled: SeedVariance) -> SeedVariance:
+    """Common variance; its degrees of freedom are infinite where the variances differ no more than by chance."""
+    if pooled.variance == 0 or len(found) < 2:
+        return SeedVariance(pooled.variance, np.inf)
+    halves = np.array([one.freedom / 2 for one in found])
+    variances = np.maximum([one.variance for one in found], FLOOR * pooled.variance)
+    logs = np.log(variances) - special.digamma(halves) + np.log(halves)
+    spread = float(np.var(logs, ddof=1) - special.polygamma(1, halves).mean())
     least, largest = FREEDOMS
     if spread <= special.polygamma(1, largest / 2):
-        return pooled, np.inf
-    prior_freedom = float(optimize.brentq(lambda f: special.polygamma(1, f / 2) - spread, least, largest))
-    return float(np.exp(logs.mean() + special.digamma(prior_freedom / 2) - np.log(prior_freedom / 2))), prior_freedom
+        return SeedVariance(pooled.variance, np.inf)
+    half = float(optimize.brentq(lambda f: special.polygamma(1, f / 2) - spread, least, largest)) / 2
+    return SeedVariance(float(np.exp(logs.mean() + special.digamma(half) - np.log(half))), 2 * half)
