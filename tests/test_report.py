@@ -186,6 +186,14 @@ def test_nothing_that_fits_the_table(report, runs):
     assert "no recorded run is in a table that compares predictors" in text
 
 
+def test_code_versions_are_named_or_counted(report, runs):
+    for seed in range(3):
+        extend(write_run(runs, "knn", seed), code_version=f"c{seed}")
+    assert "code c0, c1, c2." in report()
+    extend(write_run(runs, "knn", 3), code_version="c3")
+    assert "code of 4 versions." in report()
+
+
 def test_failed_metrics(report, runs):
     for train in (100, 400):
         write_run(runs, "knn", 0, train=train, values={}, protocol="paper")
