@@ -174,6 +174,7 @@ def test_a_predictor_with_one_seed_has_the_usual_variance_and_changes_no_other()
 def test_without_two_predictors_that_share_two_seeds_nothing_is_known():
     for column in ([{0: 1.0}, {0: 2.0}], [{0: 1.0, 1: 1.1, 2: 1.3}, {0: 2.0}], [{0: 1.0, 1: 1.1}, {2: 2.0, 3: 2.2}]):
         assert alike(column) == [None, None]
+    assert alike([{}, {}]) == [None, None]
 
 
 def test_kinds_that_vary_differently_have_variances_of_their_own():

@@ -77,7 +77,7 @@ def _residuals(column: Sequence[Mapping[int, float]]) -> tuple[NDArray[np.int64]
     """Of the additive model of predictors and seeds: whose each value is, squared residuals, and the residual operator."""
     seeds = sorted({seed for values in column for seed in values})
     rows = [(number, seeds.index(seed), value) for number, values in enumerate(column) for seed, value in values.items()]
-    owner, values = np.array([row[0] for row in rows]), np.array([row[2] for row in rows])
+    owner, values = np.array([row[0] for row in rows], int), np.array([row[2] for row in rows])
     design = np.concatenate([np.eye(len(column))[owner], np.eye(len(seeds))[[row[1] for row in rows]]], axis=1)
     remaining: Floats = np.eye(len(rows)) - design @ np.linalg.pinv(design)
     return owner, (remaining @ values) ** 2, remaining
