@@ -32,6 +32,7 @@ from harness.metrics import Scores
 from harness.prediction import record_on_networks
 from harness.progress import track
 from harness.records import RunFolder
+from harness.trained import recorded_features
 from harness.training import StepSeed, quiet_lightning, quiet_trainer
 from harness.transfer import Source
 from predictors.base import Predictor
@@ -171,7 +172,7 @@ class Adaptation:
             cache=self.source.config.dataset.cache,
             checksum=False,
             labels=LabelConfig(LABEL, LABEL, LABEL),
-            features=str(self.source.record["config"]["dataset"].get("features", "as_code")),
+            features=recorded_features(self.source.record),
             platform=self.options.platform,
         )
 

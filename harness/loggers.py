@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,9 +45,8 @@ def log_result(logger: Logger | None, record: Mapping[str, Any], predictions: Ma
 
 def close_unfinished() -> None:
     """Close the wandb run that an exception left open, so that the next run in this process gets one of its own."""
-    import wandb
-
-    if wandb.run is not None:
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
         wandb.finish()
 
 

@@ -25,7 +25,7 @@ from harness.progress import bar
 from harness.ranges import Ranges
 from harness.records import PREDICTIONS, RunFolder
 from harness.torch_export import to_onnx
-from harness.trained import recorded_spec, trained
+from harness.trained import recorded_features, recorded_spec, trained
 
 CHUNK = 64
 """Files that are read and predicted together."""
@@ -89,7 +89,7 @@ class TrainedPredictor:
         self.spec = recorded_spec(self.record)
         self.ranges = Ranges(**self.record["ranges"])
         self.band = ErrorBand.read(folder.path / PREDICTIONS)
-        self.features = str(self.record["config"]["dataset"].get("features", "as_code"))
+        self.features = recorded_features(self.record)
         config, self._predictor, _ = trained(folder, self.record)
         self._batch_nodes = config.trainer.eval_nodes
 

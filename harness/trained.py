@@ -40,6 +40,11 @@ def recorded_spec(record: Mapping[str, Any]) -> TaskSpec:
     return TaskSpec(**{**content, **tuples, "attributes": attributes})
 
 
+def recorded_features(record: Mapping[str, Any]) -> str:
+    """How the networks of a record were read; ``as_code`` where the benchmark leaves no choice."""
+    return str(record["config"]["dataset"].get("features", "as_code"))
+
+
 def trained(folder: RunFolder, record: Mapping[str, Any]) -> tuple[ExperimentConfig, Predictor, int]:
     """Configuration, predictor and training step of the weights of the finished run in ``folder``, which left ``record``.
 
