@@ -23,7 +23,7 @@ from datasets.cells201_graphs import HASH_RULE, graph_columns
 from datasets.digits201_training import SEEDS, Recipe, load_images, train_all
 from datasets.embedded import open_embedded
 from datasets.sources import Source
-from datasets.store import Columns, GraphStore, Manifest, write_store
+from datasets.store import Columns, GraphStore, Manifest, require_place, write_store
 
 FOLDER = Path(__file__).parent / "data" / "digits201"
 """The committed store."""
@@ -59,8 +59,10 @@ def make(journal: Path, folder: Path, workers: int, recipe: Recipe | None = None
         recipe: how networks are trained; that of the committed store by default.
 
     Raises:
-        UserError: if the journal is of another recipe or damaged, or ``folder`` cannot be written.
+        UserError: if the journal is of another recipe or damaged, or ``folder`` holds anything but a store or cannot be
+            written.
     """
+    require_place(folder)
     recipe = recipe or Recipe()
     rows = train_all(journal, recipe, workers)
     validation, test, seconds = (np.array([row[name] for row in rows]) for name in ("validation", "test", "seconds"))

@@ -13,7 +13,7 @@ from datasets.embedded import open_embedded
 from datasets.errors import UserError
 from datasets.nnlqp_corpus import Corpus
 from datasets.sources import Source
-from datasets.store import MANIFEST, GraphStore, write_store
+from datasets.store import MANIFEST, GraphStore, require_place, write_store
 
 FOLDER = Path(__file__).parent / "data" / "ortcpu"
 """The committed store."""
@@ -57,8 +57,9 @@ def make(measured: Path, folder: Path, workers: int | None = None) -> GraphStore
         workers: processes; all cores by default.
 
     Raises:
-        UserError: if a file is missing or not valid, or ``folder`` cannot be written.
+        UserError: if a file is missing or not valid, or ``folder`` holds anything but a store or cannot be written.
     """
+    require_place(folder)
     table = measured / TABLE
     if not table.is_file():
         raise UserError(f"{table}: no such file; `narbench measure --out {measured}` makes it when it is finished")

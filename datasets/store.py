@@ -31,6 +31,8 @@ from datasets.ragged import Ragged
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+TABLES = {"arrow": "graphs.arrow", "parquet": "graphs.parquet"}
+"""File of the graphs, by container."""
 
 _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "task", "hash_rule", "fingerprint"), str),
@@ -172,7 +174,7 @@ class GraphStore:
             UserError: if the folder holds no complete store of this schema version.
         """
         manifest = _read_manifest(folder)
-        arrow, parquet = folder / "graphs.arrow", folder / "graphs.parquet"
+        arrow, parquet = (folder / TABLES[container] for container in ("arrow", "parquet"))
         try:
             if arrow.exists():
                 table = pa.ipc.open_file(pa.memory_map(str(arrow))).read_all()
@@ -303,15 +305,16 @@ def write_store(folder: Path, columns: Columns, manifest: Manifest, container: s
     """Check ``columns`` and write them to ``folder`` in one step: it appears whole or not at all.
 
     Args:
-        folder: replaced if it exists.
+        folder: a store there is replaced.
         columns: the graphs.
         manifest: as far as the reader knows it; row count and fingerprint are filled in here.
         container: ``arrow`` (memory-mapped) or ``parquet`` (small).
 
     Raises:
-        UserError: for graphs that are not valid, or when the folder cannot be written (a full disk, no permission);
-            a store that was there before is then untouched.
+        UserError: for graphs that are not valid, a folder that holds anything but a store, or when it cannot be written
+            (a full disk, no permission); what was there before is then untouched.
     """
+    require_place(folder)
     columns.check(manifest.operations, str(manifest.source["file"]))
     table = columns.table()
     whole = {**asdict(manifest), "rows": table.num_rows, "fingerprint": fingerprint(columns)}
@@ -319,10 +322,10 @@ def write_store(folder: Path, columns: Columns, manifest: Manifest, container: s
     try:
         temporary.mkdir(parents=True)
         if container == "arrow":
-            with pa.ipc.new_file(str(temporary / "graphs.arrow"), table.schema) as writer:
+            with pa.ipc.new_file(str(temporary / TABLES[container]), table.schema) as writer:
                 writer.write_table(table)
         else:
-            pa.parquet.write_table(table, temporary / "graphs.parquet", compression="zstd")
+            pa.parquet.write_table(table, temporary / TABLES[container], compression="zstd")
         (temporary / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
         _put_in_place(temporary, folder)
     except OSError as error:
@@ -333,6 +336,24 @@ def write_store(folder: Path, columns: Columns, manifest: Manifest, container: s
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return GraphStore.open(folder)
+
+
+def require_place(folder: Path) -> None:
+    """Check that a store can be put at ``folder`` without anything but a store being deleted.
+
+    Raises:
+        UserError: if something else is there, or what is there cannot be told.
+    """
+    if not folder.name:
+        raise UserError(f"{folder}: a store needs a folder of its own; give its name")
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{folder}: could not be written ({error.strerror}); choose another folder") from None
+    if others := sorted(found - {MANIFEST, *TABLES.values()}):
+        raise UserError(f"{folder}: holds {others[0]}, which is no part of a store; choose another folder")
 
 
 def fingerprint(columns: Columns) -> str:

@@ -5,6 +5,7 @@ import json
 import resource
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -223,8 +224,27 @@ def test_the_real_writer_that_may_write_no_more_leaves_nothing(tmp_path, columns
 
 def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path, columns):
     (tmp_path / "cache").write_text("a file, not a folder")
-    with pytest.raises(UserError, match=r"cache/s: could not be written .*--cache"):
+    with pytest.raises(UserError, match=r"cache/s: could not be written .*choose another folder"):
         write_store(tmp_path / "cache" / "s", columns, manifest())
+
+
+def test_only_a_store_is_replaced(tmp_path, columns):
+    work, file = tmp_path / "work", tmp_path / "file"
+    work.mkdir()
+    write_store(work, columns, manifest())
+    (work / "thesis.tex").write_text("years")
+    file.write_text("years")
+    with pytest.raises(UserError, match=r"work: holds thesis.tex, which is no part of a store; choose another folder"):
+        write_store(work, columns, manifest())
+    with pytest.raises(UserError, match=r"file: could not be written .Not a directory"):
+        write_store(file, columns, manifest())
+    assert (work / "thesis.tex").read_text() == file.read_text() == "years"
+
+
+def test_a_store_needs_a_folder_of_its_own(tmp_path, columns, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"a store needs a folder of its own"):
+        write_store(Path(), columns, manifest())
 
 
 def test_writing_again_replaces_the_store(tmp_path, columns):
