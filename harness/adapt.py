@@ -32,7 +32,7 @@ from harness.metrics import Scores
 from harness.prediction import record_on_networks
 from harness.progress import track
 from harness.records import RunFolder
-from harness.trained import recorded_features
+from harness.trained import recorded_features, trained_platforms
 from harness.training import StepSeed, quiet_lightning, quiet_trainer
 from harness.transfer import Source
 from predictors.base import Predictor
@@ -217,15 +217,16 @@ class Adaptation:
         return predict(predictor, loader, len(rows))
 
     def _own_predictions(self, data: Measured) -> Floats:
-        """The run's predictions of every network of the data, for each of its devices (devices, B)."""
-        predictor, devices = self.source.predictor, len(self.source.predictor.spec.platforms)
+        """The run's predictions of every network of the data, for each device that it was trained on (devices, B)."""
+        predictor, several = self.source.predictor, len(self.source.predictor.spec.platforms) > 1
         rows = np.arange(len(data.store))
 
         def batches(device: int) -> Iterator[GraphBatch]:
             for batch in data.eval_dataloader(rows, LABEL):
-                yield replace(batch, platform=torch.full((len(batch),), device)) if devices > 1 else batch
+                yield replace(batch, platform=torch.full((len(batch),), device)) if several else batch
 
-        return np.stack([predict(predictor, batches(device), len(rows)).prediction for device in range(max(1, devices))])
+        devices = trained_platforms(self.source.record).values() or (0,)
+        return np.stack([predict(predictor, batches(device), len(rows)).prediction for device in devices])
 
 
 def choose_sizes(given: Sequence[int] | None, total: int) -> list[int]:

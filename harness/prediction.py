@@ -25,7 +25,7 @@ from harness.progress import bar
 from harness.ranges import Ranges
 from harness.records import PREDICTIONS, RunFolder
 from harness.torch_export import to_onnx
-from harness.trained import recorded_features, recorded_spec, trained
+from harness.trained import recorded_features, recorded_spec, trained, trained_platforms
 
 CHUNK = 64
 """Files that are read and predicted together."""
@@ -76,6 +76,7 @@ class TrainedPredictor:
     Attributes:
         record: the run's record.
         band: how far its test networks were from their predictions.
+        platforms: devices that it predicts, of a run on several, each with its place among those of the benchmark.
     """
 
     def __init__(self, run: str | Path) -> None:
@@ -89,6 +90,7 @@ class TrainedPredictor:
         self.spec = recorded_spec(self.record)
         self.ranges = Ranges(**self.record["ranges"])
         self.band = ErrorBand.read(folder.path / PREDICTIONS)
+        self.platforms = trained_platforms(self.record)
         self.features = recorded_features(self.record)
         config, self._predictor, _ = trained(folder, self.record)
         self._batch_nodes = config.trainer.eval_nodes
@@ -190,14 +192,14 @@ class TrainedPredictor:
         return [float(value) for value in values]
 
     def _platform(self, name: str | None) -> int | None:
-        known = self.spec.platforms
+        known = tuple(self.platforms)
         if name is None and len(known) > 1:
             raise UserError(f"platform: this run predicts {len(known)}; choose one of {', '.join(known)}")
         if name is not None:
             if not known:
                 raise UserError(f"platform={name}: this run predicts one device; leave it out")
             require_choice("platform", name, known)
-        return known.index(name) if name is not None and len(known) > 1 else None
+        return self.platforms[name or known[0]] if len(self.spec.platforms) > 1 else None
 
 
 def record_on_networks(folder: RunFolder) -> dict[str, Any]:

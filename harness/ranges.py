@@ -21,10 +21,12 @@ class Ranges:
     Attributes:
         operations: names of the operations that occur.
         features: least and greatest number of nodes, and value of each per-graph feature.
+        platforms: devices of the labels, where the benchmark has several; older records lack them.
     """
 
     operations: Sequence[str]
     features: Mapping[str, tuple[float, float]]
+    platforms: Sequence[str] = ()
 
     @classmethod
     def of(cls, data: Benchmark) -> Ranges:
@@ -34,7 +36,9 @@ class Ranges:
         columns: dict[str, NDArray[Any]] = {"nodes": data.store.ops.counts[rows]}
         columns |= {name: data.store.static(name)[rows] for name in data.store.manifest.static}
         extents = {name: _extent(values) for name, values in columns.items()}
-        return cls([names[i] for i in found], {name: extent for name, extent in extents.items() if extent})
+        known, platform = data.store.platforms
+        platforms = [known[i] for i in np.unique(platform[rows])] if known else []
+        return cls([names[i] for i in found], {name: extent for name, extent in extents.items() if extent}, platforms)
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""

@@ -45,6 +45,15 @@ def recorded_features(record: Mapping[str, Any]) -> str:
     return str(record["config"]["dataset"].get("features", "as_code"))
 
 
+def trained_platforms(record: Mapping[str, Any]) -> dict[str, int]:
+    """Devices whose latencies a run was trained on, each with its place among those of the benchmark.
+
+    Transfer trains one of them and its source all others; a record older than their being kept counts as having all.
+    """
+    known = recorded_spec(record).platforms
+    return {name: known.index(name) for name in record["ranges"].get("platforms") or known}
+
+
 def trained(folder: RunFolder, record: Mapping[str, Any]) -> tuple[ExperimentConfig, Predictor, int]:
     """Configuration, predictor and training step of the weights of the finished run in ``folder``, which left ``record``.
 

@@ -154,6 +154,17 @@ def test_the_published_transfer(tmp_path):
     assert carried
     for name in carried:
         torch.testing.assert_close(ours[name], source[name], rtol=0, atol=0)
+    store = next((tmp_path / "cache").glob("nnlqp-*"))
+    for run, devices in (("eight", [0, 1]), ("n", [2])):
+        adaptation = Adaptation(tmp_path / run, store, options(sizes=[4], platform="gpu-T4-trt7.1-fp32"))
+        data = adaptation.draws[0]
+        everything = next(iter(data.eval_dataloader(np.arange(len(data.store)), "latency_ms")))
+        with torch.inference_mode():
+            expected = [
+                adaptation.source.predictor(replace(everything, platform=torch.full((len(everything),), device)))
+                for device in devices
+            ]
+        np.testing.assert_allclose(adaptation._own_predictions(data), torch.stack(expected), rtol=1e-5)
 
 
 def test_init_carries_the_encoder_bit_for_bit(home):

@@ -242,16 +242,22 @@ def test_fitted_predictors_and_averaged_weights(home, tmp_path):
         assert [answer.latency_ms for answer in answers] == pytest.approx(list(rows.prediction), rel=1e-4)
 
 
-def test_several_platforms(tmp_path, narbench):
-    folder = tmp_path / "multi_platform"
+def two_devices(root):
+    """NNLQP's ``multi_platform`` with two devices, as settings, and its folder."""
+    folder = root / "multi_platform"
     write_networks(folder, {f"onnx/{i}.onnx": chain(4 + i) for i in range(10)})
     rows = [
         f"{p}{i} onnx/{i}.onnx 8 {(1 + i) * p} f {p} {'test' if i > 7 else 'train'}" for p in (2, 23) for i in range(10)
     ]
     write_table(folder / "gt.txt", rows)
-    data = ("dataset=nnlqp", "dataset.part=multi_platform", f"dataset.root={tmp_path}", f"dataset.cache={tmp_path}")
+    return ("dataset=nnlqp", "dataset.part=multi_platform", f"dataset.root={root}", f"dataset.cache={root}"), folder
+
+
+def test_several_platforms(tmp_path, narbench):
+    data, folder = two_devices(tmp_path)
     run = tmp_path / "run"
     api.run(*data, "predictor=nnlp", *SMALL, "protocol=multi_platform", "val=4", f"out={run}")
+    assert api.load(run).record["ranges"]["platforms"] == ["cpu-openppl-fp32", "mul270-neuware-int8"]
     rows, model = recorded(run), folder / "onnx/9.onnx"
     _, _, err = narbench("predict", run, model, "--batch", 8)
     assert "this run predicts 2; choose one of cpu-openppl-fp32, mul270-neuware-int8" in err
@@ -260,6 +266,24 @@ def test_several_platforms(tmp_path, narbench):
         assert status == 0
         (value,) = rows.prediction[rows.key == key]
         assert json.loads(out)["predictions"][0]["latency_ms"] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "device"), [("transfer", "mul270-neuware-int8"), ("multi_platform", "cpu-openppl-fp32")]
+)
+def test_only_devices_that_trained_are_predicted(tmp_path, narbench, protocol, device):
+    """A head of a device that no training label is of holds what it was drawn as."""
+    data, folder = two_devices(tmp_path)
+    run, model = tmp_path / "run", folder / "onnx/9.onnx"
+    one = (f"protocol={protocol}", "protocol.platform=mul270-neuware-int8", "val=2")
+    api.run(*data, "predictor=nnlp", *SMALL, *one, f"out={run}")
+    (value,) = recorded(run).query("key == '239' or key == '29'").prediction
+    for platform in ((), ("--platform", device)):
+        status, out, _ = narbench("predict", run, model, "--batch", 8, "--json", *platform)
+        assert (status, json.loads(out)["predictions"][0]["latency_ms"]) == (0, pytest.approx(value, rel=1e-5))
+    (other,) = {"mul270-neuware-int8", "cpu-openppl-fp32"} - {device}
+    _, _, err = narbench("predict", run, model, "--batch", 8, "--platform", other)
+    assert f"platform={other}: unknown; choose one of {device}" in err
 
 
 def test_torch_module_is_exported_as_it_would_be_by_hand(trained, tmp_path):
