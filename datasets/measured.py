@@ -44,9 +44,10 @@ class Measured(Benchmark):
     @property
     def sources(self) -> tuple[Source, ...]:
         """The table, named as the user names it."""
-        read = Corpus(NAME, self.config.features, lenient=True).read
+        corpus = Corpus(NAME, self.config.features, lenient=True)
         pattern = glob.escape(self._table.name)
-        return (Source(pattern, "labels, beside the networks", "docs/your-own-device.md", read, shows_progress=True),)
+        what, page = "labels, beside the networks", "docs/your-own-device.md"
+        return (Source(pattern, what, page, corpus.read, shows_progress=True, files=corpus.files),)
 
     def open_store(self) -> GraphStore:
         """The store of the one device, the table converted on first use.

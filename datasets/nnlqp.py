@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,13 +65,13 @@ class NNLQP(Benchmark):
                 f"{self.config.part}/gt_stage.txt", f"labels with stages; for the networks {unpack}", STAGES, corpus.read
             ),
         }
-        return tuple(replace(known[table], shows_progress=True) for table in TABLES[self.config.part])
+        return tuple(replace(known[table], shows_progress=True, files=corpus.files) for table in TABLES[self.config.part])
 
     @property
     def store_name(self) -> str:
-        """Name, part and features; without some rows also what the folder held, so that files added later are read."""
+        """Name, part and features, and whether some rows may be left out."""
         name = f"{self.config.name}-{self.config.part}-{self.config.features}"
-        return f"{name}-partial-{self._folders()}" if self.config.allow_missing else name
+        return f"{name}-partial" if self.config.allow_missing else name
 
     def open_store(self) -> GraphStore:
         """The benchmark's store, converted on first use."""
@@ -85,10 +83,3 @@ class NNLQP(Benchmark):
     def _scratch(self) -> Path:
         name = f".{self.config.name}-{self.config.part}-{self.config.features}.unfinished"
         return Path(self.config.cache).expanduser() / name
-
-    def _folders(self) -> str:
-        """Digest of the folders' times, which change when a file is added."""
-        digest = hashlib.sha256()
-        for folder, _, _ in sorted(os.walk(Path(self.config.root).expanduser() / self.config.part)):
-            digest.update(f"{folder} {Path(folder).stat().st_mtime_ns}\n".encode())
-        return digest.hexdigest()[:8]

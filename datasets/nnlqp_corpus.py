@@ -80,6 +80,15 @@ class Corpus:
         )
         return _columns(rows, read, manifest, self.always_platform), manifest
 
+    @staticmethod
+    def files(table: Path) -> list[Path]:
+        """The networks that ``table`` names, each once.
+
+        Raises:
+            UserError: for a table that is not valid.
+        """
+        return [table.parent / path for path in dict.fromkeys(row.path for row in read_table(table))]
+
 
 def _columns(rows: Sequence[Measurement], read: Networks, manifest: Manifest, always_platform: bool) -> Columns:
     """The graph, label and groups of every row whose network was read."""

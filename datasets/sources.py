@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ class Source:
         read: converts it; the manifest's ``source`` is filled in by ``prepare_store``.
         sha256: official checksum, where one is published.
         shows_progress: the reader shows its own progress.
+        files: the other files that it reads, as far as the official one names them.
     """
 
     pattern: str
@@ -39,6 +39,7 @@ class Source:
     read: Reader
     sha256: str | None = None
     shows_progress: bool = False
+    files: Callable[[Path], Iterable[Path]] | None = None
 
 
 def find_source(name: str, root: Path, sources: tuple[Source, ...]) -> tuple[Source, Path]:
@@ -63,7 +64,8 @@ def prepare_store(
 ) -> GraphStore:
     """Open the store of a benchmark, converting the official file first if that was not done yet.
 
-    A store belongs to one version of one file (path, size, time): a changed file is converted anew.
+    A store belongs to one version of one file (path, size, time) and of the files that it names: when one of them
+    changes it is converted anew.
 
     Args:
         name: benchmark name.
@@ -77,11 +79,30 @@ def prepare_store(
         UserError: if nothing is found, a file cannot be read, a checksum differs or the content is not valid.
     """
     source, path = find_source(name, root, sources)
-    folder = cache / f"{filed_as}-{_identity(path)}"
-    with FileLock(Path(tempfile.gettempdir()) / f"narbench-{folder.name}.lock"):
+    folder = cache / f"{filed_as}-{_identity(path, source.files)}"
+    if (folder / MANIFEST).exists():
+        return GraphStore.open(folder)
+    with _locked(folder):
         if (folder / MANIFEST).exists():
             return GraphStore.open(folder)
         return _convert(name, source, path, folder, checksum=checksum)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock beside ``folder``, which other hosts that share the cache see too."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: cannot be written ({error.strerror}); choose another folder (--cache, dataset.cache)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _convert(name: str, source: Source, path: Path, folder: Path, *, checksum: bool) -> GraphStore:
@@ -113,6 +134,17 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
-def _identity(path: Path) -> str:
+def _identity(path: Path, files: Callable[[Path], Iterable[Path]] | None) -> str:
     stamp = f"{SCHEMA_VERSION} {path.resolve()} {_size(path)} {path.stat().st_mtime_ns}"
-    return hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(stamp.encode())
+    for file in files(path) if files else ():
+        digest.update(f"\n{file} {_version(file)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _version(file: Path) -> str:
+    try:
+        facts = file.stat()
+    except OSError as error:
+        return str(error.strerror)
+    return f"{facts.st_size} {facts.st_mtime_ns}"

@@ -134,7 +134,7 @@ def test_prepared_columns(narbench):
     assert store.output_shape.take(np.array([6]))[0].tolist() == graph.output_shape.tolist()
     assert {name: store.static(name)[6] for name in graph.static} == graph.static
     assert store.hashes[6].tobytes() == graph.hash
-    assert not list(Path("cache").glob(".*")), "nothing of the preparation is left"
+    assert {path.suffix for path in Path("cache").glob(".*")} == {".lock"}, "nothing of the preparation is left"
     status, out, err = prepare(narbench)
     assert (status, err) == (0, ""), "a second call converts nothing"
     status, out, _ = narbench("data", "describe", "nnlqp", "--root", "data", "--cache", "cache")
@@ -226,7 +226,13 @@ def test_files_that_cannot_be_read_are_named(narbench):
     write_networks(folder, {"deep/003.onnx": chain(7, 3, "Sigmoid")})
     assert prepare(narbench, "--allow-missing")[1].startswith("nnlqp: 19 graphs"), "files added later are read"
     write_networks(folder, {"shallow/001.onnx": chain(5, 1)})
+    assert prepare(narbench, "--allow-missing")[1].startswith("nnlqp: 20 graphs"), "files mended in place are read"
     assert prepare(narbench)[1].startswith("nnlqp: 20 graphs")
+    (whole,) = (store for store in stores() if "partial" not in store.folder.name)
+    write_networks(folder, {"shallow/001.onnx": chain(5, 3)})
+    assert prepare(narbench)[1].startswith("nnlqp: 20 graphs")
+    (changed,) = (store for store in stores() if "partial" not in store.folder.name and store.folder != whole.folder)
+    assert sum(changed.ops.counts) == sum(whole.ops.counts) + 4
 
 
 def test_networks_whose_features_are_not_finite_cannot_be_used(narbench):

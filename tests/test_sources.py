@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -100,6 +101,58 @@ def test_a_changed_file_is_converted_anew(setting):
     assert first.folder != second.folder
 
 
+def test_a_file_that_the_official_one_names_belongs_to_it(tmp_path):
+    names, network, reader = tmp_path / "names.txt", tmp_path / "a", Reader()
+    names.write_text("a b")
+    network.write_text("first")
+    source = Source("names.txt", "", "", reader, files=lambda path: [path.parent / x for x in path.read_text().split()])
+
+    def converted():
+        before = reader.calls
+        for _ in range(2):
+            prepare_store("toy", tmp_path, tmp_path / "cache", (source,), filed_as="toy")
+        return reader.calls - before
+
+    assert converted() == 1
+    stamp = network.stat().st_mtime_ns
+    network.write_text("other content")
+    os.utime(network, ns=(stamp, stamp))
+    assert converted() == 1
+    os.utime(network, ns=(1, 1))
+    assert converted() == 1
+    (tmp_path / "b").write_text("was missing")
+    assert converted() == 1
+    (tmp_path / "b").unlink()
+    assert converted() == 0
+
+
+def test_a_cache_that_cannot_be_written_is_the_users_error(setting):
+    root, cache, _, prepare = setting
+    (root / "best-1.bin").write_bytes(CONTENT)
+    cache.write_text("a file, not a folder")
+    with pytest.raises(UserError, match=r"cache: cannot be written .File exists.; choose another folder .--cache"):
+        prepare()
+
+
+def test_processes_that_want_the_same_store_convert_it_once(setting):
+    """Each opens the lock file for itself, as another process or host does."""
+    root, _, reader, prepare = setting
+    (root / "best-1.bin").write_bytes(CONTENT)
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: prepare(), range(4)))
+    assert reader.calls == 1
+    assert len({store.folder for store in stores}) == 1
+
+
+def test_a_store_that_is_there_needs_no_writing(setting, monkeypatch):
+    root, _, reader, prepare = setting
+    (root / "best-1.bin").write_bytes(CONTENT)
+    prepare()
+    monkeypatch.setattr(sources_module, "FileLock", None)
+    prepare()
+    assert reader.calls == 1
+
+
 def test_a_wrong_checksum_is_refused_unless_told_otherwise(setting):
     root, cache, reader, prepare = setting
     (root / "best-1.bin").write_bytes(b"altered")
@@ -107,7 +160,7 @@ def test_a_wrong_checksum_is_refused_unless_told_otherwise(setting):
     with pytest.raises(UserError, match=rf"best-1.bin: sha256 {got}... is not the published {published}.*--no-checksum"):
         prepare()
     assert reader.calls == 0
-    assert not cache.exists()
+    assert not list(cache.glob("toy*"))
     assert prepare(checksum=False).manifest.source["sha256"].startswith(got)
 
 
@@ -128,7 +181,7 @@ def test_invalid_content_leaves_no_store(setting):
     (root / "best-1.bin").write_bytes(b"bad")
     with pytest.raises(UserError, match=r"not the official format"):
         prepare(checksum=False)
-    assert not cache.exists()
+    assert not list(cache.glob("toy*"))
 
 
 def test_a_full_disk_leaves_no_store_and_the_next_attempt_works(setting, monkeypatch):
@@ -142,7 +195,7 @@ def test_a_full_disk_leaves_no_store_and_the_next_attempt_works(setting, monkeyp
         patch.setattr(pa.RecordBatchFileWriter, "write_table", full)
         with pytest.raises(UserError, match=r"could not be written .No space left on device."):
             prepare()
-    assert list(cache.iterdir()) == []
+    assert not list(cache.glob("toy*"))
     assert len(prepare()) == 20
     assert reader.calls == 2
 
@@ -161,7 +214,7 @@ def test_a_full_disk_leaves_the_store_of_the_previous_file_usable(setting, monke
     monkeypatch.setattr(pa.RecordBatchFileWriter, "write_table", full)
     with pytest.raises(UserError, match=r"could not be written"):
         prepare()
-    assert [folder.name for folder in cache.iterdir()] == [before.folder.name]
+    assert [folder.name for folder in cache.glob("toy*")] == [before.folder.name]
     os.utime(path, ns=(stamp, stamp))
     assert prepare().manifest.fingerprint == before.manifest.fingerprint
 
