@@ -15,7 +15,7 @@ from datasets.protocol_types import LabelConfig, ProtocolConfig, Rows, Split, gr
 from datasets.store import GraphStore
 
 TEST_SHARE = 10
-"""One graph in so many of each family is tested in domain, the last ones in file order (NNLQP: 200 of 2,000)."""
+"""In domain one graph in so many of each family and platform is tested, the last in file order (NNLQP: 200 of 2,000)."""
 
 SELECT = ("validation", "test")
 
@@ -54,14 +54,16 @@ def family_split(store: GraphStore, config: ProtocolConfig, labels: LabelConfig)
 
 
 def _in_domain(store: GraphStore, config: ProtocolConfig) -> NDArray[np.bool_]:
-    """The published stage where the benchmark has one, else the last tenth of each family."""
+    """The published stage where the benchmark has one, else the last tenth of each family on each platform."""
     stages, stage = store.groups("stage")
     if stages:
         return np.equal(stage, _place("stage", "test", stages))
-    names, family = _required(store, "family")
+    _, family = _required(store, "family")
+    platforms, platform = store.platforms
+    groups = family * max(1, len(platforms)) + platform
     tested = np.zeros(len(store), bool)
-    for number in range(len(names)):
-        rows = np.flatnonzero(family == number)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
         tested[rows[len(rows) - len(rows) // TEST_SHARE :]] = True
     if not tested.any():
         raise UserError(

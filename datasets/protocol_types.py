@@ -98,6 +98,8 @@ def parse_size(value: int | float | str, total: int, key: str) -> int:
             size = int(text)
     except (ValueError, OverflowError):
         raise UserError(f"{key}={value}: not a size; give a count (424), a fraction (0.05, 5%) or all") from None
+    if not total:
+        raise UserError(f"{key}={value}: no graph is left for it by the protocol, the other sizes and missing labels")
     if not 0 < size <= total:
         raise UserError(f"{key}={value} means {size} graphs; choose 1 to {total}")
     return size

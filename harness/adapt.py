@@ -288,10 +288,13 @@ def scaled(own: Floats, data: Measured, rows: Rows) -> Predictions:
 
 
 def best_factor(prediction: Floats, label: Floats) -> float:
-    """The factor with the least mean absolute percentage error: a median of label / prediction, weighted by its inverse."""
+    """The factor with the least mean absolute percentage error: a median of label / prediction, weighted by its inverse.
+
+    A predictor may predict negative latencies, whose ratios are weighted by their size alike.
+    """
     ratio = label / prediction
     order = np.argsort(ratio)
-    weight = np.cumsum(1 / ratio[order])
+    weight = np.cumsum(np.abs(1 / ratio[order]))
     return float(ratio[order][np.searchsorted(weight, weight[-1] / 2)])
 
 

@@ -64,7 +64,9 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(line)
+        content: Any = json.loads(line)
     except ValueError as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line to have it made again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}, line {number}: no JSON object; delete that line to have it made again")
     return content

@@ -53,7 +53,7 @@ class Rules:
         warmup_seconds: shortest time of the same.
         repeats: fewest runs that count.
         seconds: shortest time of the same.
-        limit_seconds: time after which neither is waited for.
+        limit_seconds: time of the runs that count after which neither of these is waited for.
         restless: relative figure above which a network is measured again.
         rounds: most times it is measured.
         reference_every: networks between two runs of the reference.
@@ -197,6 +197,14 @@ def choose_samples(families: str, per_family: int) -> list[Sample]:
     if unknown is not None:
         raise UserError(f"--families {unknown}: unknown; choose all or some of {','.join(FAMILIES)}")
     return [Sample(name, index) for name in dict.fromkeys(names) for index in range(per_family)]
+
+
+def with_measured(samples: Sequence[Sample], journal: Journal) -> list[Sample]:
+    """``samples`` and those that the journal has already, by family and number."""
+    measured = [timing.name.rpartition("_") for timing in journal.timings if timing.name != REFERENCE]
+    families = list(FAMILIES)
+    every = {*samples, *(Sample(family, int(index)) for family, _, index in measured)}
+    return sorted(every, key=lambda sample: (families.index(sample.family), sample.index))
 
 
 def write_corpus(folder: Path, campaign: Campaign, facts: Mapping[str, Any]) -> None:

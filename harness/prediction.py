@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from google.protobuf.message import EncodeError
 from onnx import ModelProto
 from torch import nn
 from torch.export import ExportedProgram
@@ -129,7 +130,7 @@ class TrainedPredictor:
 
     def predict_files(
         self,
-        paths: Iterable[str | Path],
+        paths: str | Path | Iterable[str | Path],
         *,
         batch: int | None = None,
         platform: str | None = None,
@@ -138,7 +139,7 @@ class TrainedPredictor:
         """Predict many ONNX files, in the order given.
 
         Args:
-            paths: files, and folders whose files ending in ``.onnx`` are taken, those of subfolders too.
+            paths: a file or several, and folders whose files ending in ``.onnx`` are taken, those of subfolders too.
             batch: batch size; None keeps that of each file.
             platform: device, of a run on several.
             workers: processes that read; by default all cores where there are many files.
@@ -219,12 +220,21 @@ def record_on_networks(folder: RunFolder) -> dict[str, Any]:
 
 
 def _onnx(network: ModelProto | nn.Module | ExportedProgram, example: Any) -> bytes:
-    return network.SerializeToString() if isinstance(network, ModelProto) else to_onnx(network, example)
+    if not isinstance(network, ModelProto):
+        return to_onnx(network, example)
+    try:
+        content: bytes = network.SerializeToString()
+    except EncodeError:
+        raise UserError(
+            "the model holds more than 2 GiB; give its file, or load it without weights "
+            "(onnx.load(file, load_external_data=False))"
+        ) from None
+    return content
 
 
-def _files(paths: Iterable[str | Path]) -> list[Path]:
+def _files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     files: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
         found = sorted(file for file in path.rglob("*.onnx") if not file.is_dir()) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path}: no .onnx files in this folder; give another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,10 +104,13 @@ class RunFolder:
         """The record of a run that must be finished.
 
         Raises:
-            UserError: if it is not.
+            UserError: if it is not, or is a stack of seeds.
         """
         record = self.record()
         if record is None:
+            runs = _runs_of(self.path)
+            if all((run / RECORD).exists() for run in runs):
+                raise UserError(f"{self.path}: a stack of seeds; choose one of {', '.join(map(os.path.normpath, runs))}")
             raise UserError(f"{self.path}: not finished; finish it with resume={self.path}")
         return record
 

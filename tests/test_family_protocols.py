@@ -57,6 +57,16 @@ def test_in_domain_tests_the_last_tenth_of_each_family(families):
     assert len(parts.val) == round(0.2 * (100 - len(twins)))
 
 
+def test_in_domain_tests_every_platform(tmp_path):
+    """Rows by platform: the last two networks of twenty are tested on all three."""
+    ones = [1.0] * 60
+    device = [name for name in ("cpu", "gpu", "npu") for _ in range(20)]
+    store = hashed_store(tmp_path / "s", [*range(20)] * 3, ones, ones, family=["vgg"] * 60, platform=device)
+    parts = parts_of(store, name="in_domain")
+    assert parts.test.tolist() == [18, 19, 38, 39, 58, 59]
+    assert len(parts.train) + len(parts.val) == 54
+
+
 def test_in_domain_needs_a_family_of_ten(tmp_path):
     labels = list(np.linspace(1, 2, 18))
     store = hashed_store(tmp_path / "small", list(range(18)), labels, labels, family=["vgg"] * 9 + ["resnet"] * 9)

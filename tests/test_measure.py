@@ -11,7 +11,7 @@ import pytest
 from datasets.errors import UserError
 from datasets.families import FAMILIES, build_variant
 from datasets.onnx_file import read_file
-from harness.measure import Campaign, Rules, Sample, choose_samples, settings, time_runs, write_corpus
+from harness.measure import Campaign, Rules, Sample, choose_samples, settings, time_runs, with_measured, write_corpus
 from harness.measure_journal import REFERENCE, Journal
 from harness.ort_cpu import OrtCpu, pinned
 
@@ -167,6 +167,9 @@ def test_a_journal_of_another_machine_or_version_is_refused(tmp_path):
     path.write_text('{"threads": 1}\n{"name"\n')
     with pytest.raises(UserError, match="journal, line 2: not JSON"):
         Journal.open(path, {"threads": 1})
+    path.write_text('["threads"]\n')
+    with pytest.raises(UserError, match="journal, line 1: no JSON object"):
+        Journal.open(path, {"threads": 1})
     path.write_text('{"threads": 1}\n{"name": "a"}\n')
     with pytest.raises(UserError, match="not a journal of this version"):
         Journal.open(path, {"threads": 1})
@@ -210,6 +213,14 @@ def test_the_rows_agree_in_form_with_official_ones(shared, tmp_path):
     assert ours[1].split("/")[0] == official[1].split("/")[0]
 
 
+def test_what_was_measured_before_stays(tmp_path):
+    measured = campaign(tmp_path, FakeDevice(), samples=[Sample("vgg", 0), Sample("alexnet", 10), Sample("alexnet", 9)])
+    measured.run(ignore)
+    asked = [Sample("resnet", 0), Sample("vgg", 0)]
+    expected = [Sample("alexnet", 9), Sample("alexnet", 10), Sample("resnet", 0), Sample("vgg", 0)]
+    assert with_measured(asked, measured.journal) == sorted(expected, key=lambda s: list(FAMILIES).index(s.family))
+
+
 def test_choosing_families():
     assert len(choose_samples("all", 3)) == 3 * len(FAMILIES)
     assert choose_samples("vgg, resnet,vgg", 1) == [Sample("vgg", 0), Sample("resnet", 0)]
@@ -244,7 +255,12 @@ def test_the_command_measures_and_says_where_the_result_is(tmp_path, monkeypatch
     assert "nasbench201" in printed
     lines = (tmp_path / "o/measurements.jsonl").read_text().splitlines()
     assert [json.loads(line)["name"] for line in lines[1:]].count(REFERENCE) == 2
-    latency = float((tmp_path / "o/unseen_structure/gt.txt").read_text().split()[3])
-    assert 0.01 < latency < 1000
+    table = (tmp_path / "o/unseen_structure/gt.txt").read_text()
+    assert 0.01 < float(table.split()[3]) < 1000
+    assert not narbench("measure", "--families", "alexnet", "--per-family", 1, "--out", tmp_path / "o")[0]
+    more = [line.split() for line in (tmp_path / "o/unseen_structure/gt.txt").read_text().splitlines()]
+    assert [row[1:] for row in more[1:]] == [line.split()[1:] for line in table.splitlines()], "none is lost"
+    assert [row[0] for row in more] == ["00001", "00002", "00003"]
+    assert more[0][4] == "alexnet"
     for path in (tmp_path / "o").rglob("*.onnx"):
         onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)

@@ -130,7 +130,7 @@ def test_run_on_one_device(tmp_path):
     assert record["protocol"]["sizes"]["test"] + sum(record["protocol"]["excluded"].values()) == 63 - 30
     assert record["metrics"]["test"]["mape_percent"] > 0
     run(tmp_path, *small)
-    stores = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "cache").iterdir())
+    stores = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "cache").glob("nb201*"))
     assert stores == ["nb201_latency-batch1-side32-classes10", "nb201_latency-batch32-side32-classes10"]
 
 
@@ -167,6 +167,15 @@ def test_data_commands_know_the_device_of_the_yaml(tmp_path, monkeypatch, narben
     status, out, _ = narbench("data", "describe", "nb201_latency")
     assert not status
     assert "latency_ms.1080ti_1" in out
+    (tmp_path / "data" / TABLE).unlink()
+    table(tmp_path / "data" / TABLE, help_lat_1080ti_32=np.linspace(1, 9, 63))
+    assert narbench("data", "prepare", "nb201_latency", "--device", "1080ti_32")[0] == 0
+    status, out, _ = narbench("data", "describe", "nb201_latency", "--device", "1080ti_32")
+    assert (status, "latency_ms.1080ti_32" in out, "latency_ms.1080ti_1 " in out) == (0, True, False)
+    _, _, err = narbench("data", "prepare", "nb201_latency", "--device", "1080ti")
+    assert "dataset.device=1080ti: unknown; choose one of 1080ti_1, 1080ti_32" in err
+    status, _, err = narbench("data", "describe", "digits201", "--device", "1080ti_1")
+    assert (status, err) == (2, "error: --device: digits201 has no devices; leave it out\n")
 
 
 def test_real_table(shared, tmp_path):

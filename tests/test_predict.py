@@ -370,7 +370,7 @@ def test_modules_that_the_exporter_stumbles_over():
 def test_many_files_on_several_processes_keep_their_order(trained, home, monkeypatch):
     monkeypatch.setattr("harness.prediction.CHUNK", 7)
     folder = home / "data"
-    alone = trained.predict_files([folder], batch=1)
+    alone = trained.predict_files(str(folder), batch=1)
     together = trained.predict_files([folder], batch=1, workers=2)
     assert [answer.network for answer in together] == sorted(str(path) for path in folder.rglob("*.onnx"))
     assert together == alone

@@ -66,6 +66,12 @@ def test_sizes(value, size):
         parse_size(value, 1000, "protocol.train")
 
 
+@pytest.mark.parametrize("value", [1, "10%", "all"])
+def test_a_size_of_nothing_says_what_may_have_left_nothing(value):
+    with pytest.raises(UserError, match=rf"protocol.val={value}: no graph is left for it by the protocol, the other sizes"):
+        parse_size(value, 0, "protocol.val")
+
+
 @pytest.mark.parametrize("value", ["many", "", "%", "5 percent", "nan%", "inf%", "1e400%", "0.1.2", True, np.inf, None])
 def test_what_is_no_size_names_its_key(value):
     with pytest.raises(UserError, match=r"protocol.val=.*: not a size; give a count \(424\), a fraction .* or all"):

@@ -14,11 +14,12 @@ from torch.func import functional_call
 
 import narbench
 import run as entry
+from datasets.errors import UserError
 from harness import registry
 from harness.config import compose, config_hash, typed
 from harness.experiment import build_predictor, finish
 from harness.memory import peak_memory_mb
-from harness.records import list_unfinished
+from harness.records import RunFolder, list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
 from harness.stacked_runs import run_seeds
 from predictors.base import Predictor
@@ -126,6 +127,13 @@ def test_a_stack_that_is_interrupted_while_it_is_scored_goes_on(tmp_path, monkey
 
 def test_runs_of_seeds_are_listed_beside_the_others(tmp_path, monkeypatch):
     results = run_seeds(compose(overrides("gin", "seeds=[3,5]", f"runs={tmp_path}")))
+    first, second = (result.folder.path for result in results)
+    with pytest.raises(UserError, match=rf"-stack: a stack of seeds; choose one of {first}, {second}$"):
+        RunFolder.existing(Path(f"{first}-stack")).finished()
+    (second / "record.json").rename(tmp_path / "kept")
+    with pytest.raises(UserError, match=r"-stack: not finished; finish it with resume="):
+        RunFolder.existing(Path(f"{first}-stack")).finished()
+    (tmp_path / "kept").rename(second / "record.json")
     assert {path.parent.name for path in tmp_path.glob("*/record.json")} == {r.folder.path.name for r in results}
     assert list_unfinished(tmp_path) == []
     (results[1].folder.path / "record.json").unlink()

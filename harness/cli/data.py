@@ -20,6 +20,7 @@ Name = Annotated[str, typer.Argument(help="Benchmark, as in dataset=NAME.", show
 Root = Annotated[Path | None, typer.Option(help="Folder with the official files.", show_default="data")]
 Cache = Annotated[Path | None, typer.Option(help="Folder for the converted stores.", show_default="~/.cache/narbench")]
 Part = Annotated[str | None, typer.Option(help="Part of the benchmark (nnlqp).", show_default="unseen_structure")]
+Device = Annotated[str | None, typer.Option(help="Device of the benchmark (nb201_latency).", show_default="1080ti_1")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Leave out the rows whose networks cannot be read (nnlqp).")
 ]
@@ -33,20 +34,27 @@ def prepare(
     checksum: Annotated[bool, typer.Option("--checksum/--no-checksum", help="Refuse a file that was altered.")] = True,
     allow_missing: AllowMissing = False,
     part: Part = None,
+    device: Device = None,
 ) -> None:
     """Convert a benchmark's official file to a store, once."""
-    store = benchmark(name, root, cache, checksum, allow_missing, part).open_store()
+    store = benchmark(name, root, cache, checksum, allow_missing, part, device).open_store()
     say(f"{name}: {len(store):,} graphs in {store.folder}")
 
 
 @app.command()
 def describe(
-    name: Name, root: Root = None, cache: Cache = None, allow_missing: AllowMissing = False, part: Part = None
+    name: Name,
+    root: Root = None,
+    cache: Cache = None,
+    allow_missing: AllowMissing = False,
+    part: Part = None,
+    device: Device = None,
 ) -> None:
     """Show what a benchmark holds: graphs, operations, labels, noise ceilings and protocols."""
     from harness.cli.describe import print_description
 
-    print_description(benchmark(name, root, cache, allow_missing=allow_missing, part=part), Console())
+    made = benchmark(name, root, cache, allow_missing=allow_missing, part=part, device=device)
+    print_description(made, Console())
 
 
 @app.command()
@@ -87,6 +95,7 @@ def benchmark(
     checksum: bool = True,
     allow_missing: bool = False,
     part: str | None = None,
+    device: str | None = None,
 ) -> Benchmark:
     """A registered benchmark as its YAML describes it, under the ``strict`` protocol with its default sizes.
 
@@ -97,10 +106,11 @@ def benchmark(
         checksum: False accepts a file whose published checksum differs.
         allow_missing: leave out rows whose networks cannot be read.
         part: part of a benchmark that has several; None keeps that of the YAML.
+        device: device of a benchmark that has several; None keeps that of the YAML.
 
     Raises:
-        UserError: for an unknown name or part, with the known ones, or a benchmark that has no networks to be missing or no
-            parts.
+        UserError: for an unknown name, part or device, with the known ones, or a benchmark that has no networks to be
+            missing, no parts or no devices.
     """
     from omegaconf import OmegaConf
 
@@ -111,6 +121,11 @@ def benchmark(
 
     factory = cast(type[Benchmark], registry.load(registry.target("dataset", name)))
     content = OmegaConf.load(registry.CONF / "dataset" / f"{name}.yaml")
+    for key, value in (("part", part), ("device", device)):
+        if value is not None and key not in content.dataset:
+            raise UserError(f"--{key}: {name} has no {key}s; leave it out")
+        if value is not None:
+            content.dataset[key] = value
     schema = OmegaConf.structured(factory.Config)
     config = cast(DatasetConfig, OmegaConf.to_object(OmegaConf.merge(schema, content.dataset)))
     config.root, config.cache = str(root or config.root), str(cache or config.cache)
@@ -119,10 +134,6 @@ def benchmark(
         if not hasattr(config, "allow_missing"):
             raise UserError(f"--allow-missing: {name} has no files of single networks; leave it out")
         config.allow_missing = True
-    if part is not None:
-        if not hasattr(config, "part"):
-            raise UserError(f"--part: {name} has no parts; leave it out")
-        config.part = part
     protocol = ProtocolConfig("strict", content.train, content.val, "all", seed=0)
     made: Benchmark = factory(config, protocol, LoadingConfig(batch_size=1, eval_nodes=1), 0)
     return made

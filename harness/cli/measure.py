@@ -39,16 +39,16 @@ def measure(
     from filelock import FileLock, Timeout
 
     from datasets.errors import UserError
-    from harness.measure import JOURNAL, Campaign, Rules, choose_samples, settings, write_corpus
+    from harness.measure import JOURNAL, Campaign, Rules, choose_samples, settings, with_measured, write_corpus
     from harness.measure_journal import Journal
     from harness.ort_cpu import OrtCpu, pinned
 
-    samples, runtime, rules = choose_samples(families, per_family), OrtCpu(threads), Rules()
+    asked, runtime, rules = choose_samples(families, per_family), OrtCpu(threads), Rules()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0), pinned(threads) as cores:
             journal = Journal.open(out / JOURNAL, settings(runtime.facts, rules, seed))
-            campaign = Campaign(samples, runtime, journal, rules, seed)
+            campaign = Campaign(with_measured(asked, journal), runtime, journal, rules, seed)
             _run(campaign, out)
             write_corpus(out, campaign, {**runtime.facts, "cores": cores})
     except Timeout:
