@@ -170,8 +170,9 @@ def typed(config: DictConfig) -> ExperimentConfig:
     if missing := [name for name in names if name not in config]:
         raise UserError(f"{', '.join(missing)}: missing; an older narbench made this configuration, run it again")
     rest = {name: config[name] for name in names}
-    if not _is_seed(rest["seed"]):
-        raise UserError(f"seed={rest['seed']}: give a whole number from 0 to {LARGEST_SEED:,}")
+    for key, seed in {"seed": rest["seed"], "protocol.seed": nodes["protocol"].seed}.items():
+        if not _is_seed(seed):
+            raise UserError(f"{key}={seed}: give a whole number from 0 to {LARGEST_SEED:,}")
     if rest["seeds"] is not None:
         rest["seeds"] = require_seeds(rest["seeds"])
     return ExperimentConfig(**nodes, **rest)
@@ -245,7 +246,12 @@ def explain(error: Exception) -> str:
         hint = f"did you mean {' or '.join(within)}?" if within else suggest(key, _keys(node))
         return f"{cause.full_key}: unknown key; {hint}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not of the form key=value, for instance predictor=nnlp"
+        key, equals, value = str(error.override).partition("=")
+        if not equals:
+            return f"{error.override}: not of the form key=value, for instance predictor=nnlp"
+        if value.startswith("~"):
+            return f"{error.override}: a value cannot begin with ~; write {key}=$HOME{value[1:]}"
+        return f"{error.override}: a value with any of = ( ) [ ] {{ }} , : needs quotes of its own, '{key}=\"{value}\"'"
     return re.sub(r"\s+", " ", str(error)).strip()
 
 

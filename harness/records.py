@@ -156,6 +156,21 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def require_folder(path: Path, option: str) -> None:
+    """Make a folder that results go to, before the work for them is done.
+
+    Raises:
+        UserError: naming ``option`` if nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise UserError(f"{option}: cannot be written ({error.strerror}); choose another place") from None
+    if not writable:
+        raise UserError(f"{option}: cannot be written (no permission); choose another place")
+
+
 def list_runs(root: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
     """Folders and records of the finished runs below ``root``, oldest first, and what is wrong with unreadable ones."""
     found, wrong = [], []

@@ -58,7 +58,18 @@ def test_a_name_that_looks_like_markup(runs, tmp_path):
 def test_no_match_is_a_mistake(runs):
     result = CliRunner().invoke(app, ["runs", str(runs), "--predictor", "nnformer"])
     assert isinstance(result.exception, narbench.UserError)
-    assert "no run matches" in str(result.exception)
+    assert "no run matches; `python run.py` makes one" in str(result.exception)
+    result = CliRunner().invoke(app, ["runs", str(runs.parent)])
+    assert str(result.exception) == f"{runs.parent}: no run matches; there are some in {runs}"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command, out in (("tables", tmp_path / "file"), ("report", tmp_path / "file" / "r.html")):
+        result = CliRunner().invoke(app, [command, "digits201", "--runs", str(runs), "--out", str(out)])
+        assert isinstance(result.exception, narbench.UserError), result.output
+        assert str(result.exception).startswith(f"--out {out}: cannot be written (")
+        assert "comparing" not in result.output
 
 
 def test_bench_prints_flat_json(monkeypatch, tmp_path):

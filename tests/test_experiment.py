@@ -179,6 +179,13 @@ def test_csv_logger_writes_curves(tmp_path):
     [
         (["predictor=nnfomer"], "did you mean nnformer"),
         (["predictor"], "predictor: not of the form key=value"),
+        (
+            ["out=runs/lr=3e-4"],
+            """runs/lr=3e-4: a value with any of = ( ) [ ] { } , : needs quotes of its own, 'out="runs/""",
+        ),
+        (["dataset.root=~/nas"], "dataset.root=~/nas: a value cannot begin with ~; write dataset.root=$HOME/nas"),
+        (["experiment=nnformer_nasbench101_10"], "experiment=nnformer_nasbench101_10: unknown; did you mean nnformer_nas"),
+        (["protocol.seed=-3"], "protocol.seed=-3: give a whole number from 0 to"),
         (["dataset=nasbench20"], "nasbench201"),
         (["predictor.dpeth=3"], "did you mean depth"),
         (["recipe.epocs=3"], "did you mean epochs"),

@@ -365,6 +365,8 @@ def test_an_interrupted_sweep_continues(tmp_path, capsys):
         == best.params["predictor.k"]
     )
     assert f"trial {best.number}: tau {best.values[0]:.4g}" in capsys.readouterr().err
+    driver.write_results(ledger, tmp_path / "another" / "host")
+    assert (tmp_path / "another/host/experiment/best.yaml").exists()
 
 
 def test_a_worker_that_fails_is_reported_and_its_trial_does_not_count(tmp_path):

@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Write one HTML file: leaderboard, tables, figures, costs and what leaking protocols gain."""
     from harness.metric_facts import METRICS
-    from harness.records import write_text
+    from harness.records import require_folder, write_text
     from harness.report.page import render
     from harness.tables.build import build
     from harness.tables.definition import known_tables, read_definition
@@ -44,7 +44,7 @@ def report(
     records, published = read_records(record_folders(runs)), read_published()
     if not records:
         raise UserError("no recorded runs here; `python run.py` makes one, --runs names other folders")
+    require_folder(out.parent, f"--out {out}")
     page = render([build(definition, records, published) for definition in ranked], records)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     say(str(out))

@@ -19,7 +19,7 @@ def runs(
     seed: Annotated[int | None, typer.Option(help="only runs with this seed")] = None,
 ) -> None:
     """List finished runs, oldest first, then those that are not."""
-    from harness.records import list_runs, list_unfinished
+    from harness.records import RECORD, list_runs, list_unfinished
     from harness.show import show_runs
 
     wanted = {"predictor": predictor, "dataset": dataset, "protocol": protocol, "seed": seed}
@@ -34,7 +34,9 @@ def runs(
     ]
     unfinished = list_unfinished(folder)
     if not found and not unfinished:
-        raise UserError(f"{folder}: no run matches; `python run.py` makes one")
+        deeper = sorted({path.parent.parent for path in folder.rglob(RECORD)} - {folder})
+        remedy = f"there are some in {', '.join(map(str, deeper[:3]))}" if deeper else "`python run.py` makes one"
+        raise UserError(f"{folder}: no run matches; {remedy}")
     if found:
         show_runs(found)
     for path in unfinished:

@@ -53,7 +53,7 @@ def show(
     out: Annotated[Path | None, typer.Option(help="Folder to write to, as Markdown unless --format is given.")] = None,
 ) -> None:
     """Make the result tables: every figure with its error bar, its published value and what is missing."""
-    from harness.records import write_text
+    from harness.records import require_folder, write_text
     from harness.tables.build import build
     from harness.tables.definition import known_tables, read_definition
     from harness.tables.formats import FORMATS
@@ -64,6 +64,8 @@ def show(
     definitions = [read_definition(name) for name in names or known_tables()]
     if not definitions:
         raise UserError("no table definitions here; give the path of a YAML file, or run in a checkout")
+    if out is not None:
+        require_folder(out, f"--out {out}")
     records, published = read_records(record_folders(runs)), read_published()
     for definition in definitions:
         table = build(definition, records, published)
@@ -74,7 +76,6 @@ def show(
         if out is None:
             print(render(table), end="")
             continue
-        out.mkdir(parents=True, exist_ok=True)
         path = out / f"{definition.name}.{suffix}"
         write_text(path, render(table))
         say(str(path))

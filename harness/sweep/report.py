@@ -58,7 +58,7 @@ def write_results(ledger: Ledger, out: Path) -> None:
     if len(ledger.space.objectives) > 1:
         chosen |= {f"pareto-{trial.number:05}": trial for trial in ledger.study.best_trials}
     folder = out / "experiment"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("pareto-*.yaml"):
         if stale.stem not in chosen:
             stale.unlink()
