@@ -229,17 +229,37 @@ def test_leaks_of_the_paper_protocol(report, runs):
     assert row[5:] == ["0.700 ± 0.254", "+0.020 ± 0.000", "+0.010 ± 0.000"]
 
 
-def test_leak_of_selection_on_test_is_a_gain_where_the_error_falls(report, runs):
+def write_selected(runs, select, error):
+    """A run under ``ood`` whose checkpoint was selected on ``select``."""
+    changes = {"protocol.select": select, "protocol.family": "mixed"}
+    return write_run(runs, "knn", 0, protocol="ood", train=400, values={"mape_percent": error}, changes=changes)
+
+
+PINS = ("", ", config: {protocol.select: validation}", ", config: {protocol.select: test}")
+OOD = "\n  - {dataset: digits201, protocols: [ood], family: mixed, label: mixed"
+
+
+@pytest.mark.parametrize("pin", PINS)
+def test_leak_of_selection_on_test_is_a_gain_where_the_error_falls(report, runs, pin):
     for select, error in (("validation", 5.0), ("test", 4.0)):
-        run = write_run(runs, "knn", 0, protocol="ood", train=400, values={"mape_percent": error})
-        record = json.loads((run / "record.json").read_text())
-        record["config"]["protocol"] |= {"select": select, "family": "mixed"}
-        (run / "record.json").write_text(json.dumps(record))
-    column = "  - {dataset: digits201, protocols: [ood], family: mixed, label: mixed}"
-    text = report(column, metric="mape_percent")
+        write_selected(runs, select, error)
+    text = report(f"{OOD}{pin}}}", metric="mape_percent")
     row = leak_row(text, "<script>alert(1)</script> & $x$", 5)
     assert row[1:] == ["digits201, mixed, mixed", "5.00", "4.00", "+1.00"]
     assert "By family" in html.unescape(text)
+
+
+@pytest.mark.parametrize("pin", PINS)
+def test_runs_selected_on_validation_alone_show_no_leak(report, runs, pin):
+    write_selected(runs, "validation", 5.0)
+    assert "no recorded run is under a rule that leaks" in report(f"{OOD}{pin}}}", metric="mape_percent")
+
+
+def test_columns_that_differ_in_selection_alone_are_one_leak(report, runs):
+    for select, error in (("validation", 5.0), ("test", 4.0)):
+        write_selected(runs, select, error)
+    rows = Parsed(report("".join(f"{OOD}{pin}}}" for pin in PINS), metric="mape_percent")).rows
+    assert sum(row[1:] == ["digits201, mixed, mixed", "5.00", "4.00", "+1.00"] for row in rows) == 1
 
 
 def test_columns_that_differ_in_a_setting_alone_stay_apart(tmp_path, runs):

@@ -17,9 +17,8 @@ from harness.tables.recorded import Recorded
 SELECT = "protocol.select"
 """Setting that says which rows choose the checkpoint under the protocols by family, stage or platform."""
 
-
-Rules = tuple[Column, Column, dict[str, str], dict[str, str]]
-"""Column and settings of the rule that leaks and of the one that does not: leaking, strict, leaking, strict."""
+Rules = tuple[Column, Column]
+"""The column under the rule that leaks and under the one that does not."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,8 @@ class Leaks:
 def leaks(table: Table, records: Sequence[Recorded]) -> Leaks:
     """Every pair of rules that there are runs of, in the order of the table."""
     columns = table.columns
-    containing: list[Rules] = [
-        (column, replace(column, protocol="strict"), {}, {}) for column in columns if column.protocol == "paper"
-    ]
-    selecting: list[Rules] = [
-        (column, column, {SELECT: "test"}, {SELECT: "validation"})
-        for column in columns
-        if column.protocol not in ("paper", "strict")
-    ]
+    containing = [(column, replace(column, protocol="strict")) for column in columns if column.protocol == "paper"]
+    selecting = _selections(column for column in columns if column.protocol not in ("paper", "strict"))
     return Leaks(
         title=table.definition.title,
         metric=table.metric,
@@ -83,19 +76,23 @@ def leaks(table: Table, records: Sequence[Recorded]) -> Leaks:
     )
 
 
+def _selections(columns: Iterable[Column]) -> list[Rules]:
+    """Selection on test and on validation, whichever of them a column asks for; once where columns differ in that alone."""
+    found: dict[str, Rules] = {}
+    for column in columns:
+        leaking, strict = (replace(column, config={**column.config, SELECT: rows}) for rows in ("test", "validation"))
+        found.setdefault(leaking.setting, (leaking, strict))
+    return list(found.values())
+
+
 def _measured(table: Table, records: Sequence[Recorded], rules: Sequence[Rules]) -> Iterator[Leak]:
     seeds = table.definition.seeds
-    for leaking_column, strict_column, leaking_settings, strict_settings in rules:
+    for leaking_column, strict_column in rules:
         for row in table.definition.rows:
-            leaking = find_cell(records, _with(row, leaking_settings), leaking_column, seeds)
-            strict = find_cell(records, _with(row, strict_settings), strict_column, seeds)
+            leaking, strict = (find_cell(records, row, column, seeds) for column in (leaking_column, strict_column))
             found = _leak(table, row, leaking_column, leaking, strict)
             if found:
                 yield found
-
-
-def _with(row: Row, settings: dict[str, str]) -> Row:
-    return replace(row, config={**row.config, **settings})
 
 
 def _leak(table: Table, row: Row, column: Column, leaking: Cell, strict: Cell) -> Leak | None:

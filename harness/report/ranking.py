@@ -151,18 +151,12 @@ def _joined(tables: Sequence[Table]) -> Results:
 
 def _cells(table: Table) -> dict[tuple[str, str], Entry]:
     """Entries with a result, by row and column."""
-    return {(_key(entry.row), _column(entry)): entry for entries in table.entries for entry in entries if entry.summary}
+    entries = (entry for row in table.entries for entry in row if entry.summary)
+    return {(_key(entry.row), entry.column.setting): entry for entry in entries}
 
 
 def _key(row: Row) -> str:
     return json.dumps([row.predictor, row.config], sort_keys=True)
-
-
-def _column(entry: Entry) -> str:
-    column = entry.column
-    return json.dumps(
-        [column.dataset, column.protocol, column.train, column.family, column.platform, column.config], sort_keys=True
-    )
 
 
 def _mean(entry: Entry | None) -> float:

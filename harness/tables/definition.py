@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -72,6 +73,13 @@ class Column:
     platform: str | None
     config: dict[str, Any]
     metric: str
+
+    @property
+    def setting(self) -> str:
+        """What its runs share, the same for columns of any label and metric."""
+        return json.dumps(
+            [self.dataset, self.protocol, self.train, self.family, self.platform, self.config], sort_keys=True
+        )
 
 
 @dataclass
