@@ -10,7 +10,7 @@ from scipy import stats
 
 from harness.metric_facts import Metric
 from harness.tables.build import Table
-from harness.tables.cells import CONFIDENCE, Cell, Summary, find_cell, summarise
+from harness.tables.cells import CONFIDENCE, Cell, Summary, find_cell, find_pair, summarise
 from harness.tables.definition import Column, Row
 from harness.tables.recorded import Recorded
 
@@ -28,7 +28,7 @@ class Leak:
     Attributes:
         label: of the predictor.
         setting: data, training size and the like, in words.
-        strict: under the rule that does not leak; None if it was not run.
+        strict: under the rule that does not leak, in runs of the same settings otherwise; None without any.
         leaking: under the rule that leaks.
         gain: of the leaking rule over the other, with Welch's interval where both have several seeds; None without both.
         rest: on the test graphs that neither train nor select; None where the rule has no such graphs.
@@ -64,15 +64,15 @@ class Leaks:
 
 
 def leaks(table: Table, records: Sequence[Recorded]) -> Leaks:
-    """Every pair of rules that there are runs of, in the order of the table."""
+    """Every leak that the runs of a pair of rules, or those under ``paper`` alone, measure, in the order of the table."""
     columns = table.columns
     containing = [(column, replace(column, protocol="strict")) for column in columns if column.protocol == "paper"]
     selecting = _selections(column for column in columns if column.protocol not in ("paper", "strict"))
     return Leaks(
         title=table.definition.title,
         metric=table.metric,
-        rows=list(_measured(table, records, containing)),
-        selected=list(_measured(table, records, selecting)),
+        rows=[leak for leak in _measured(table, records, containing) if leak.gain or leak.contained or leak.chosen],
+        selected=[leak for leak in _measured(table, records, selecting) if leak.gain],
     )
 
 
@@ -89,7 +89,8 @@ def _measured(table: Table, records: Sequence[Recorded], rules: Sequence[Rules])
     seeds = table.definition.seeds
     for leaking_column, strict_column in rules:
         for row in table.definition.rows:
-            leaking, strict = (find_cell(records, row, column, seeds) for column in (leaking_column, strict_column))
+            pair = find_pair(records, row, leaking_column, strict_column, seeds)
+            leaking, strict = pair or (find_cell(records, row, leaking_column, seeds), Cell())
             found = _leak(table, row, leaking_column, leaking, strict)
             if found:
                 yield found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +97,24 @@ def find_cell(records: Iterable[Recorded], row: Row, column: Column, seeds: Sequ
     chosen = max(groups, key=lambda group: _preference(group, seeds))
     lacking = {key for record in chosen.values() for key in assumed if key not in record.settings}
     return Cell(dict(sorted(chosen.items())), len(groups), len(found) - len(matching), tuple(sorted(lacking)))
+
+
+def find_pair(
+    records: Iterable[Recorded], row: Row, first: Column, second: Column, seeds: Sequence[int]
+) -> tuple[Cell, Cell] | None:
+    """The cells of two columns with runs that share every setting outside ``protocol``; None where there are none.
+
+    Of several such pairs the one is taken whose first cell ``find_cell`` would choose.
+    """
+    found = [record for record in records if _matches(record, row, first) or _matches(record, row, second)]
+    current = _current([record for record in found if record.seed in seeds])
+    assumed = _assumed(current, row, first)
+    by_recipe: dict[str, list[Recorded]] = defaultdict(list)
+    for record in current:
+        by_recipe[record.recipe(assumed)].append(record)
+    cells = ((find_cell(group, row, first, seeds), find_cell(group, row, second, seeds)) for group in by_recipe.values())
+    pairs = [(one, other) for one, other in cells if one.runs and other.runs]
+    return max(pairs, key=lambda pair: _preference(pair[0].runs, seeds), default=None)
 
 
 def _current(records: Sequence[Recorded]) -> list[Recorded]:

@@ -71,10 +71,20 @@ class Recorded:
             assumed: values of settings that the record may be older than.
         """
         settings = {**assumed, **self.settings}
-        seeds = {key: settings.pop(key) for key in sorted(settings) if key.rpartition(".")[2] == "seed"}
+        seeds = {key: settings.pop(key) for key in sorted(settings) if _is_seed(key)}
+        return self._described(settings), tuple(seeds.items())
+
+    def recipe(self, assumed: Mapping[str, Any]) -> str:
+        """What was computed under whichever protocol and seed; see ``configuration``."""
+        settings = {**assumed, **self.settings}
+        return self._described(
+            {key: value for key, value in settings.items() if not (_is_seed(key) or key.startswith("protocol."))}
+        )
+
+    def _described(self, settings: Mapping[str, Any]) -> str:
         init = self.content.get("init") or {}
         encoder = {name: init.get(name) for name in ("config_hash", "weights", "step")}
-        return json.dumps([settings, self.fingerprint, encoder], sort_keys=True), tuple(seeds.items())
+        return json.dumps([settings, self.fingerprint, encoder], sort_keys=True)
 
     @property
     def selects_on_test(self) -> bool:
@@ -114,6 +124,10 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in content.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def _is_seed(key: str) -> bool:
+    return key.rpartition(".")[2] == "seed"
 
 
 def _is_place(key: str) -> bool:
