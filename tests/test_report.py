@@ -327,6 +327,23 @@ def test_columns_that_differ_in_a_setting_alone_stay_apart(tmp_path, runs):
     ]
 
 
+@pytest.mark.parametrize(("noise", "standing"), [(0.01, "1 of 1"), (1.0, "0 of 1")])
+def test_only_tested_columns_count_as_led_or_lost(report, runs, noise, standing):
+    """Small: NN-Former ahead of FLOPs, knn without predictions. Large: knn ahead, no predictions."""
+    label = np.arange(60) / 60
+    other = label + noise * np.random.default_rng(0).standard_normal(60)
+    predicted_run(runs, "nnformer", 0, range(60), label, label, train=100)
+    predicted_run(runs, "flops", 0, range(60), label, other, train=100)
+    for predictor, train, tau in (("knn", 100, 0.1), ("nnformer", 400, 0.7), ("flops", 400, 0.6), ("knn", 400, 0.8)):
+        write_run(runs, predictor, 0, tau=tau, train=train)
+    rows = [row for row in Parsed(report()).rows if row[-1:] == ["2"]]
+    assert {row[0]: row[3] for row in rows} == {
+        "NN-Former": "1 of 1",
+        "FLOPs": standing,
+        "<script>alert(1)</script> & $x$": NOTHING,
+    }
+
+
 def test_mean_ranks_and_critical_difference_of_demsar():
     found = mean_ranks(-DEMSAR)
     assert found.predictors == [3, 1, 2, 0]

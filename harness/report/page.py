@@ -24,12 +24,22 @@ from harness.tables.recorded import Recorded
 
 @dataclass(frozen=True)
 class Standing:
-    """One row of a leaderboard; None where it has nothing to be compared with."""
+    """One row of a leaderboard.
+
+    Attributes:
+        label: of the predictor.
+        win_rate: share of wins; None where it has nothing to be compared with.
+        mean_rank: None where it is not among those compared.
+        leads: columns in which a test found it the best or tied with the best.
+        tested: columns in which it was tested.
+        columns: columns in which it has a result.
+    """
 
     label: str
     win_rate: float | None
     mean_rank: float | None
     leads: int
+    tested: int
     columns: int
 
 
@@ -108,7 +118,8 @@ def _leaderboard(found: Results) -> Leaderboard:
                 label=found.labels[number],
                 win_rate=overall[number],
                 mean_rank=mean_rank.get(number),
-                leads=found.leads(number),
+                leads=sum(standing.leads for standing in found.tested(number)),
+                tested=len(found.tested(number)),
                 columns=int(np.isfinite(found.values[number]).sum()),
             )
             for number in order

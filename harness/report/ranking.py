@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.metric_facts import Metric
-from harness.tables.build import LEVEL, Entry, Table
+from harness.tables.build import LEVEL, Entry, Standing, Table
 from harness.tables.definition import Row
 
 Floats = NDArray[np.float64]
@@ -38,9 +38,9 @@ class Results:
     entries: list[list[Entry | None]]
     values: Floats
 
-    def leads(self, predictor: int) -> int:
-        """Columns in which a predictor is the best or does not differ from it significantly."""
-        return sum(entry is not None and entry.standing.leads for entry in self.entries[predictor])
+    def tested(self, predictor: int) -> list[Standing]:
+        """A predictor's standing in the columns in which it was tested."""
+        return [entry.standing for entry in self.entries[predictor] if entry and entry.standing.tested]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Standing:
 
     Attributes:
         place: ``best``, ``tied`` with it, ``worse``, ``untested``, or empty where there is nothing to compare.
+        tested: whether it was tested against the best, or, as the best, against any other.
         p: Holm-corrected p-value of the comparison with the best.
         seeds: seeds compared.
         trainings: whether the test allows for how trainings vary between seeds.
@@ -35,6 +36,7 @@ class Standing:
     """
 
     place: str = ""
+    tested: bool = False
     p: float | None = None
     seeds: int = 0
     trainings: bool = False
@@ -172,14 +174,14 @@ def _standings(column: Mapping[int, Entry], best: int, metric: str) -> dict[int,
     }
     pairs = len(column) * (len(column) - 1) // 2
     corrected = dict(zip(tested, holm(list(tested.values()), pairs), strict=True))
-    standings = {best: Standing("best")}
+    standings = {best: Standing("best", tested=bool(tested))}
     for number, outcome in found.items():
         if isinstance(outcome, str):
             standings[number] = Standing("untested", reason=outcome)
         else:
             place = "tied" if corrected[number] >= LEVEL else "worse"
             trainings = variances[best] is not None and variances[number] is not None
-            standings[number] = Standing(place, corrected[number], outcome.seeds, trainings)
+            standings[number] = Standing(place, True, corrected[number], outcome.seeds, trainings)
     return standings
 
 
