@@ -516,13 +516,42 @@ def representative(entries):
 def test_runs_of_committed_definitions_compose(name):
     for entry in representative(build(read_definition(name), [], []).entries):
         row, column = entry.row, entry.column
-        settings = composed(*overrides(entry))
+        settings = composed(*overrides(entry, []))
         assert (settings["predictor.name"], settings["dataset.name"]) == (row.predictor, column.dataset)
         assert (settings["protocol.name"], settings["protocol.family"]) == (column.protocol, column.family)
         assert settings["protocol.platform"] == column.platform
         assert column.train in (None, settings["protocol.train"])
         for key, value in (row.config | column.config).items():
             assert settings[key] == value
+
+
+@pytest.mark.parametrize("name", ["narformer_ablation", "nnformer_ablation"])
+@pytest.mark.parametrize("recorded", [0, 1])
+def test_variants_of_a_predictor_are_run_with_the_settings_of_the_one_that_has_runs(runs, name, recorded):
+    definition = read_definition(name)
+    row, (column,) = definition.rows[recorded], definition.single_columns()
+    changes = {"recipe.epochs": 7, "protocol.test": 20000, **row.config}
+    write_run(runs, row.predictor, dataset=column.dataset, protocol=column.protocol, train=column.train, changes=changes)
+    (run,) = read_records([runs])
+    entries = [entry for (entry,) in build(definition, [run], []).entries]
+    assert entries[recorded].cell.runs
+    for entry in entries:
+        settings = composed(*overrides(entry, entries))
+        assert {key: settings[key] for key in run.settings} == {**run.settings, **entry.row.config}
+
+
+def test_a_variant_takes_nothing_of_the_configuration_of_another(tmp_path, runs):
+    write_run(runs, "nnformer", changes={"predictor.masks": "as_paper", "recipe.epochs": 7})
+    text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
+    variants = ("masks", "predictor.masks: as_paper"), ("depth", "predictor.depth: 1")
+    rows = "".join(f"  - {{predictor: nnformer, label: {label}, config: {{{config}}}}}\n" for label, config in variants)
+    (tmp_path / "t.yaml").write_text(re.sub(r"(?s)(rows:\n).*(columns:)", rf"\1{rows}\2", text))
+    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=False).output
+    assert re.findall("protocol=strict train=400 (.*)", output) == [
+        "predictor.masks=as_paper recipe.epochs=7 seed=1",
+        "predictor.depth=1 recipe.epochs=7 seed=0,1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -537,7 +566,7 @@ def test_runs_of_committed_definitions_compose(name):
 )
 def test_a_latency_experiment_is_the_run_of_its_table(table, label, experiment):
     entry = next(row[0] for row in build(read_definition(table), [], []).entries if row[0].row.label == label)
-    assert composed(f"experiment={experiment[0]}", *experiment[1:]) == composed(*overrides(entry))
+    assert composed(f"experiment={experiment[0]}", *experiment[1:]) == composed(*overrides(entry, []))
 
 
 def test_an_unknown_setting_is_named():

@@ -140,6 +140,18 @@ def test_the_cheapest_come_first(definition, runs):
     assert order(table, runs, "recipe.epochs=1", "predictor=nnformer", "predictor.dim=16") == ["nnformer"]
 
 
+def test_variants_are_run_with_the_settings_of_the_one_that_has_runs(definition, runs):
+    write_run(runs, "nnformer", 0, changes={"recipe.epochs": 7})
+    table = definition("nnformer", "flops")
+    variant = "  - {predictor: nnformer, label: masks, config: {predictor.masks: as_paper}}\ncolumns:"
+    pinned = table.read_text().replace("label: NN-Former", "label: NN-Former, config: {predictor.masks: as_code}")
+    table.write_text(pinned.replace("columns:", variant))
+    planned = plan(read_definition(str(table)), read_records([runs]), [f"runs={runs}"], only_missing=True)
+    configs = [one.job.config for one in planned if one.job.config["predictor"]["name"] == "nnformer"]
+    found = sorted((config["predictor"]["masks"], config["seed"], config["recipe"]["epochs"]) for config in configs)
+    assert found == [("as_code", 1, 7), ("as_paper", 0, 7), ("as_paper", 1, 7)]
+
+
 @pytest.mark.parametrize("change", ["seed=5", "seeds=[0,1]", "out=mine", "+resume=mine"])
 def test_what_the_table_sets_is_refused(definition, runs, change):
     with pytest.raises(UserError, match="the table sets that of every run"):

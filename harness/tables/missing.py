@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from harness.registry import CONF
 from harness.tables.build import Entry, Table
 from harness.tables.defaults import composed
-from harness.tables.recorded import Recorded
+from harness.tables.definition import Row
 
 Command = dict[str, tuple[str, ...]]
 """Overrides: each key with the values that a grid takes."""
@@ -21,22 +21,29 @@ Command = dict[str, tuple[str, ...]]
 
 def commands(table: Table) -> list[str]:
     """One command for all missing seeds that differ in predictor, training size or experiment file alone."""
-    found = [_command(entry) for row in table.entries for entry in row if entry.missing]
+    columns = list(zip(*table.entries, strict=True))
+    found = [
+        _command(entry, column)
+        for row in table.entries
+        for entry, column in zip(row, columns, strict=True)
+        if entry.missing
+    ]
     for key in ("predictor", "train", "experiment"):
         found = _merged(found, key)
     return [_text(command) for command in found]
 
 
-def overrides(entry: Entry) -> list[str]:
-    """What a run of a cell overrides, seed aside."""
-    return [f"{key}={value}" for key, (value, *_) in _command(entry).items() if key != "seed"]
+def overrides(entry: Entry, column: Sequence[Entry]) -> list[str]:
+    """What a run of a cell of a column overrides, seed aside."""
+    return [f"{key}={value}" for key, (value, *_) in _command(entry, column).items() if key != "seed"]
 
 
-def _command(entry: Entry) -> Command:
+def _command(entry: Entry, entries: Sequence[Entry]) -> Command:
     row, column = entry.row, entry.column
     seeds = {"seed": tuple(map(str, entry.missing))}
+    like = next((one for one in (entry, *entries) if one.row.predictor == row.predictor and one.cell.runs), None)
     experiment = f"{row.predictor}_{column.dataset}_{column.train or column.family}"
-    if not entry.cell.runs and not column.config and _is_experiment(experiment, column.protocol):
+    if not like and not column.config and _is_experiment(experiment, column.protocol):
         return {"experiment": (experiment,), **_values(row.config), **seeds}
     command: Command = {
         "predictor": (row.predictor,),
@@ -48,18 +55,22 @@ def _command(entry: Entry) -> Command:
         **_values(column.config),
     }
     base = tuple(f"{key}={value}" for key, (value,) in command.items())
-    runs = list(entry.cell.runs.values())
-    return {**command, **_values(_changes(base, runs[0]) if runs else row.config), **seeds}
+    return {**command, **_values(_changes(base, row, like) if like else row.config), **seeds}
 
 
-def _changes(base: tuple[str, ...], run: Recorded) -> dict[str, Any]:
-    """What the run's settings change in the composed ``base``: another seed must share them to count beside it."""
-    default, settings = composed(*base), run.settings
-    return {
-        key: settings[key]
-        for key, value in default.items()
-        if key in settings and settings[key] != value and key.rpartition(".")[2] not in ("seed", "target")
+def _changes(base: tuple[str, ...], row: Row, like: Entry) -> dict[str, Any]:
+    """What the composed ``base`` lacks of a row's configuration and, this aside, of the settings of the runs ``like``.
+
+    Another seed must share them to count beside those runs, and a variant of their predictor to differ in nothing else.
+    """
+    default = composed(*base)
+    shared = {
+        key: value
+        for key, value in next(iter(like.cell.runs.values())).settings.items()
+        if key in default and key not in like.row.config and key.rpartition(".")[2] not in ("seed", "target")
     }
+    wanted = {**default, **shared, **row.config}
+    return {key: value for key, value in wanted.items() if key not in default or default[key] != value}
 
 
 @cache

@@ -19,7 +19,7 @@ from harness.grid import Job
 from harness.records import RunFolder
 from harness.tables.build import Entry, missing_seeds
 from harness.tables.cells import Cell, find_cell
-from harness.tables.definition import Definition
+from harness.tables.definition import Column, Definition, Row
 from harness.tables.estimate import seconds
 from harness.tables.missing import overrides
 from harness.tables.recorded import Recorded
@@ -63,7 +63,7 @@ def plan(
     deadline = None if max_hours is None else time.time() + 3600 * max_hours
     planned: dict[str, Planned] = {}
     stores: dict[str, Benchmark] = {}
-    for config in _configs(_entries(definition, records, only_missing), changes):
+    for config in _configs(_columns(definition, records, only_missing), changes):
         experiment = typed(config)
         data = _opened(experiment, stores)
         folder = Path(experiment.runs) / name(experiment, data.store.manifest.fingerprint)
@@ -84,20 +84,23 @@ def name(config: ExperimentConfig, fingerprint: str) -> str:
     return f"{what}-{key[:12]}"
 
 
-def _entries(definition: Definition, records: Iterable[Recorded], only_missing: bool) -> Iterator[Entry]:
-    """The cells of a table, each with the seeds to run as its missing ones."""
+def _columns(definition: Definition, records: Iterable[Recorded], only_missing: bool) -> Iterator[list[Entry]]:
+    """The cells of each column of a table, each with the seeds to run as its missing ones."""
+
+    def entry(row: Row, column: Column) -> Entry:
+        cell = find_cell(records, row, column, definition.seeds)
+        missing = missing_seeds(row, column, definition.seeds, cell if only_missing else Cell())
+        return Entry(row, column, cell, summary=None, published=None, missing=missing)
+
     for column in definition.single_columns():
-        for row in definition.rows:
-            cell = find_cell(records, row, column, definition.seeds)
-            missing = missing_seeds(row, column, definition.seeds, cell if only_missing else Cell())
-            yield Entry(row, column, cell, summary=None, published=None, missing=missing)
+        yield [entry(row, column) for row in definition.rows]
 
 
-def _configs(entries: Iterable[Entry], changes: Sequence[str]) -> Iterator[DictConfig]:
+def _configs(columns: Iterable[Sequence[Entry]], changes: Sequence[str]) -> Iterator[DictConfig]:
     """The configuration of each run; seeds of one cell share a composition."""
-    for entry in entries:
-        if entry.missing:
-            composed = compose([*overrides(entry), *changes])
+    for column in columns:
+        for entry in (entry for entry in column if entry.missing):
+            composed = compose([*overrides(entry, column), *changes])
             for seed in entry.missing:
                 yield OmegaConf.merge(composed, {"seed": seed})  # type: ignore[misc]
 
