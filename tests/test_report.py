@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from datasets.errors import UserError
 from harness.cli import app
-from harness.report.panels import curves
+from harness.registry import names
+from harness.report.panels import curves, families
 from harness.report.ranking import critical_difference, mean_ranks, results, win_rates
 from harness.tables.build import build
 from harness.tables.costs import cost
@@ -325,6 +326,24 @@ def test_columns_that_differ_in_a_setting_alone_stay_apart(tmp_path, runs):
         "digits201, strict, epochs 7",
         "digits201, strict, epochs 8",
     ]
+
+
+def test_twelve_bars_and_their_swatches_differ(tmp_path, runs):
+    """There are ten colours."""
+    predictors = names("predictor")[:12]
+    for number, predictor in enumerate(predictors):
+        values = {"mape_percent": 5.0 + number}
+        write_run(runs, predictor, protocol="ood", values=values, changes={"protocol.family": "mixed"})
+    text = DEFINITION.format(title="t", metric="mape_percent", columns=f"{OOD}}}")
+    rows = "".join(f"  - {{predictor: {predictor}, label: {predictor}}}\n" for predictor in predictors)
+    (tmp_path / "t.yaml").write_text(re.sub(r"(?s)(rows:\n).*(columns:)", rf"\1{rows}\2", text))
+    panel = families(build(read_definition(str(tmp_path / "t.yaml")), read_records([runs]), []))
+    ((_, figure),) = panel.figures
+    bars, *swatches = (
+        re.findall(r'style="fill: (#\w+|url\(#h\w+\))', svg) for svg in (figure, *map(panel.swatch, panel.legend))
+    )
+    assert len(set(bars)) == 12
+    assert swatches == [[fill] for fill in bars]
 
 
 @pytest.mark.parametrize(("noise", "standing"), [(0.01, "1 of 1"), (1.0, "0 of 1")])

@@ -37,6 +37,7 @@ STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK),
 }
 METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+COLOURS = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab10"]]
 MARKERS = "osD^vPX"
 CENTRE = 0.98
 """Share of the labels within the axes of a scatter: a few failed architectures would squeeze the others together."""
@@ -59,7 +60,7 @@ class Series:
 
 
 @cache
-def swatch(number: int) -> Markup:
+def line_swatch(number: int) -> Markup:
     """The line and marker of a series, for a legend."""
 
     def draw(axes: Any) -> None:
@@ -67,6 +68,18 @@ def swatch(number: int) -> Markup:
         axes.set_axis_off()
 
     return drawn(draw, (0.42, 0.16), "")
+
+
+@cache
+def bar_swatch(number: int) -> Markup:
+    """The colour and hatch of a series, for a legend."""
+
+    def draw(axes: Any) -> None:
+        axes.bar(0, 1, **_bar(number))
+        axes.margins(0)
+        axes.set_axis_off()
+
+    return drawn(draw, (0.3, 0.16), "")
 
 
 def learning_curves(axes: Any, series: Sequence[Series], every: Sequence[Series], metric: Metric) -> None:
@@ -110,8 +123,8 @@ def family_bars(axes: Any, families: Sequence[str], series: Sequence[Series], me
             [summary.mean for summary in shown],
             0.92 * width,
             yerr=[summary.half_width or 0 for summary in shown],
-            color=_line(one.number)["color"],
             error_kw={"ecolor": INK, "elinewidth": 0.8},
+            **_bar(one.number),
         )
     means = [summary.mean for one in series for summary in one.points.values()]
     axes.set_ylim(min(0, *means), max(0, 1.25 * max(means)))
@@ -194,11 +207,16 @@ def _inline(svg: str, description: str) -> str:
 
 def _line(number: int) -> dict[str, Any]:
     """Colour, marker and stroke of a series: 70 differ."""
-    colours = mpl.color_sequences["tab10"]
     return {
-        "color": mpl.colors.to_hex(colours[number % len(colours)]),
+        "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": "-" if number < len(colours) else "--",
+        "linestyle": "-" if number < len(COLOURS) else "--",
         "markersize": 4.5,
         "linewidth": 1.3,
     }
+
+
+def _bar(number: int) -> dict[str, Any]:
+    """Colour and hatch of a series: 20 differ."""
+    hatch = "" if number < len(COLOURS) else "/////"
+    return {"color": COLOURS[number % len(COLOURS)], "hatch": hatch, "edgecolor": INK, "linewidth": 0}

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from harness.metric_facts import MINUS, Metric
 from harness.report.costs import Cost, costs
-from harness.report.figures import drawn, mean_rank_axis, swatch
+from harness.report.figures import drawn, mean_rank_axis
 from harness.report.leaks import leaks
 from harness.report.panels import Panel, panels
 from harness.report.ranking import Floats, Ranks, Results, compares_predictors, mean_ranks, results, win_rates
@@ -93,7 +93,7 @@ def render(tables: Sequence[Table], records: Sequence[Recorded]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"summary": _summary, "measure": _measure, "percent": _percent}
-    environment.globals |= {"nothing": NOTHING, "level": LEVEL, "swatch": swatch}
+    environment.globals |= {"nothing": NOTHING, "level": LEVEL}
     return environment.get_template("report.html").render(
         sections=[Section(lay_out(table), panels(table), costs(table)) for table in tables],
         leaderboards=[_leaderboard(found) for found in results(tables)],

@@ -10,7 +10,16 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.records import test_predictions
-from harness.report.figures import CENTRE, Series, drawn, family_bars, learning_curves, predicted_against_true
+from harness.report.figures import (
+    CENTRE,
+    Series,
+    bar_swatch,
+    drawn,
+    family_bars,
+    learning_curves,
+    line_swatch,
+    predicted_against_true,
+)
 from harness.tables.build import Entry, Table
 from harness.tables.definition import Column
 from harness.tables.recorded import Recorded
@@ -26,6 +35,7 @@ class Panel:
         reason: why there are none.
         figures: headings and inline SVG.
         legend: numbers of the series shown.
+        swatch: what the legend has for a series.
     """
 
     title: str
@@ -33,6 +43,7 @@ class Panel:
     reason: str
     figures: list[tuple[str, Markup]] = field(default_factory=list)
     legend: list[int] = field(default_factory=list)
+    swatch: Callable[[int], Markup] = line_swatch
 
 
 def curves(table: Table) -> Panel:
@@ -69,6 +80,7 @@ def families(table: Table) -> Panel:
         reason="no column that holds out a family has runs",
         figures=figures,
         legend=sorted({one.number for series in settings.values() for one in series}),
+        swatch=bar_swatch,
     )
 
 
