@@ -470,6 +470,9 @@ def test_damaged_predictions_are_named(tables, runs, compared):
         (("strict", "lax"), "lax"),
         (("digits201", "digits202"), "digits202"),
         (("seeds: [0, 1]", "seeds: []"), "seeds is empty"),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), r"seeds=\[0, 0\]: give different whole numbers"),
+        (("seeds: [0, 1]", "seeds: [-1]"), r"seeds=\[-1\]: give different whole numbers"),
+        (("[strict]", "[]"), "protocols of the column 400 is empty; give at least one"),
         (("title: A", "titel: A"), "titel"),
         (("seeds: [0, 1]", ""), "seeds"),
     ],
@@ -481,6 +484,12 @@ def test_a_wrong_definition_is_named(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         read_definition(str(path))
     assert str(path) in str(error.value)
+
+
+def test_a_definition_may_end_in_yml(tmp_path):
+    text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
+    (tmp_path / "mine.yml").write_text(text)
+    assert read_definition(str(tmp_path / "mine.yml")).name == "mine"
 
 
 def test_the_definition_on_the_page_is_valid(tmp_path):

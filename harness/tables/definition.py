@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from datasets.errors import UserError, require_choice
+from harness.config import require_seeds
 from harness.metric_facts import COSTS, METRICS
 from harness.registry import names, suggest
 
@@ -133,7 +134,7 @@ def read_definition(name: str) -> Definition:
     Raises:
         UserError: for an unknown name, or a file that breaks the schema or names what is not registered.
     """
-    path = Path(name) if name.endswith(".yaml") else RESULTS / "tables" / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RESULTS / "tables" / f"{name}.yaml"
     if not path.is_file():
         known = known_tables()
         hint = suggest(name, known) if known else "give the path of a YAML file, or run in a checkout"
@@ -146,20 +147,29 @@ def read_definition(name: str) -> Definition:
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}; docs/tables.md shows the form") from None
     definition.name = path.stem
-    _check(definition, path)
+    try:
+        _check(definition)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return definition
 
 
-def _check(definition: Definition, path: Path) -> None:
-    require_choice(f"{path}: metric", definition.metric, METRICS | COSTS)
-    for row in definition.rows:
-        require_choice(f"{path}: predictor", row.predictor, names("predictor"))
-    for column in definition.single_columns():
-        require_choice(f"{path}: dataset", column.dataset, names("dataset"))
-        require_choice(f"{path}: protocols", column.protocol, names("protocol"))
-        if column.metric != definition.metric:
-            require_choice(f"{path}: metric", definition.metric, COSTS)
-            require_choice(f"{path}: metric of a column", column.metric, COSTS)
-    for key, values in (("rows", definition.rows), ("columns", definition.columns), ("seeds", definition.seeds)):
+def _check(definition: Definition) -> None:
+    for key, values in (
+        ("rows", definition.rows),
+        ("columns", definition.columns),
+        ("seeds", definition.seeds),
+        *((f"protocols of the column {group.label}", group.protocols) for group in definition.columns),
+    ):
         if not values:
-            raise UserError(f"{path}: {key} is empty; give at least one")
+            raise UserError(f"{key} is empty; give at least one")
+    require_seeds(definition.seeds)
+    require_choice("metric", definition.metric, METRICS | COSTS)
+    for row in definition.rows:
+        require_choice("predictor", row.predictor, names("predictor"))
+    for column in definition.single_columns():
+        require_choice("dataset", column.dataset, names("dataset"))
+        require_choice("protocols", column.protocol, names("protocol"))
+        if column.metric != definition.metric:
+            require_choice("metric", definition.metric, COSTS)
+            require_choice("metric of a column", column.metric, COSTS)
