@@ -177,9 +177,9 @@ class JoinedBatches:
             leaves: weights to predict with.
             rows: of each member.
             label: name of the label.
-            nodes: of a joined batch, about.
+            nodes: of a joined batch, about; it has a graph of each member at least.
         """
-        chunks = 1 + sum(int(self.nodes[own].sum()) for own in rows) // nodes
+        chunks = min(1 + sum(int(self.nodes[own].sum()) for own in rows) // nodes, *map(len, rows))
         members = list(range(len(rows)))
         pieces = zip(*(np.array_split(own, chunks) for own in rows), strict=True)
         found = [self._predict(leaves, members, own, label) for own in pieces]

@@ -22,6 +22,7 @@ from harness.memory import peak_memory_mb
 from harness.records import RunFolder, list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
 from harness.stacked_runs import run_seeds
+from harness.stacked_weights import JoinedBatches
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from tests.graphs import cell_spec, pick, random_cells
@@ -123,6 +124,28 @@ def test_a_stack_that_is_interrupted_while_it_is_scored_goes_on(tmp_path, monkey
     for result in whole:
         again = predictions(out / result.folder.path.name)
         assert np.array_equal(again.prediction, predictions(result.folder.path).prediction)
+
+
+def test_a_stack_is_scored_in_batches_of_any_size(tmp_path, monkeypatch):
+    """Every seed has a graph in each of them, also where one of every seed is more than was asked for."""
+    case = overrides("nnformer", f"seeds={list(SEEDS)}", "recipe.epochs=1")
+    batches, predict = [], JoinedBatches._predict
+
+    def witness(self, leaves, members, rows, label):
+        batches.append(sum(self.nodes[own].sum() for own in rows))
+        return predict(self, leaves, members, rows, label)
+
+    monkeypatch.setattr(JoinedBatches, "_predict", witness)
+    reached = []
+    for nodes in (1, 100, 4096):
+        batches.clear()
+        run_seeds(compose([*case, f"trainer.eval_nodes={nodes}", f"out={tmp_path / str(nodes)}"]))
+        stack = torch.load(tmp_path / str(nodes) / "checkpoints" / "last.ckpt", weights_only=True)
+        reached.append([values["val/kendall_tau"] for curve in stack["curves"] for _, values in curve])
+        assert max(batches) <= max(1.25 * nodes, 2 * 8), "of equally many graphs, which have up to 8 nodes each"
+    assert len(reached[0]) == 2
+    assert reached[0] == pytest.approx(reached[2], abs=5e-3)
+    assert reached[1] == pytest.approx(reached[2], abs=5e-3)
 
 
 def test_runs_of_seeds_are_listed_beside_the_others(tmp_path, monkeypatch):
