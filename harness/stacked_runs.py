@@ -46,7 +46,7 @@ def run_seeds(config: DictConfig) -> list[Result]:
     results = []
     with resumable(folder):
         training.run(folder.checkpoints / "last.ckpt", resume is not None)
-        share = (time.perf_counter() - clock - setup) / len(configs)
+        share = training.state.seconds / len(configs)
         timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}
         for number, (own, where) in enumerate(zip(configs, folders, strict=True)):
             logger = loggers.build(own, where)

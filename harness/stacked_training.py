@@ -57,12 +57,14 @@ class State:
 
     Attributes:
         epoch: epochs done.
+        seconds: time that they took, also before an interruption.
         averages: moving averages of the weights, if any are kept.
         best: by validation prefix.
         curves: of each member: step and metrics of each validation.
     """
 
     epoch: int
+    seconds: float
     averages: Leaves
     best: dict[str, Best]
     curves: list[list[tuple[int, dict[str, float]]]]
@@ -111,7 +113,7 @@ class StackedTraining:
             raise _refused(predictors[0], str(error)) from None
         self.stack.to(device)
         averages = [leaf.detach().clone() for leaf in self.stack.leaves] if self.recipe.ema else []
-        self.state = State(0, averages, {}, [[] for _ in self.data])
+        self.state = State(0, 0.0, averages, {}, [[] for _ in self.data])
         self.steps = [len(sampler) for sampler in self.samplers]
         self.groups = [self._group(steps) for steps in sorted(set(self.steps), reverse=True)]
 
@@ -131,6 +133,7 @@ class StackedTraining:
         if resume and last.exists():
             self._load(last)
         saved, every = time.monotonic(), min(self.recipe.eval_every, self.recipe.epochs)
+        began = saved - self.state.seconds
         description = f"{self.config.predictor.name} on {self.config.dataset.name}, {len(self.seeds)} seeds"
         with bar() as progress:
             total = self.recipe.epochs * self.steps[0]
@@ -139,7 +142,7 @@ class StackedTraining:
                 loss = self._epoch(epoch)
                 if (epoch + 1) % every == 0:
                     self._validate(epoch + 1)
-                self.state.epoch = epoch + 1
+                self.state.epoch, self.state.seconds = epoch + 1, time.monotonic() - began
                 note = f"epoch {epoch + 1}/{self.recipe.epochs}  train/loss {loss:.4f}"
                 progress.update(task, completed=(epoch + 1) * self.steps[0], note=note)
                 final = epoch + 1 == self.recipe.epochs
@@ -247,6 +250,7 @@ class StackedTraining:
         state = self.state
         content = {
             "epoch": state.epoch,
+            "seconds": state.seconds,
             "leaves": [leaf.detach() for leaf in self.stack.leaves],
             "averages": state.averages,
             "best": {prefix: vars(best) for prefix, best in state.best.items()},
@@ -263,7 +267,8 @@ class StackedTraining:
         for leaf, kept in zip(self.stack.leaves, content["leaves"], strict=True):
             leaf.copy_(kept)
         best = {prefix: Best(**{**kept, "value": kept["value"].cpu()}) for prefix, kept in content["best"].items()}
-        self.state = State(content["epoch"], content["averages"], best, content["curves"])
+        seconds = content.get("seconds", 0.0)  # which older checkpoints lack
+        self.state = State(content["epoch"], seconds, content["averages"], best, content["curves"])
         for group, (optimizer, schedule, averaged) in zip(self.groups, content["groups"], strict=True):
             group.optimizer.load_state_dict(optimizer)
             group.schedule.load_state_dict(schedule)

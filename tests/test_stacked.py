@@ -96,13 +96,18 @@ def test_a_killed_stack_resumes_to_the_same_result(tmp_path):
     case = overrides("gin", "seeds=[0,1]", "recipe.epochs=12")
     whole = run_seeds(compose([*case, f"out={tmp_path / 'whole'}"]))
     out = tmp_path / "killed"
-    kill_after_first_checkpoint(case, out)
+    last = kill_after_first_checkpoint(case, out)
     assert not (out / "s0" / "record.json").exists()
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["seconds"] += 10_000
+    torch.save(checkpoint, last)
     out = out.rename(tmp_path / "moved")
     resume(out)
     for result in whole:
-        again = predictions(out / result.folder.path.name)
-        assert np.array_equal(again.prediction, predictions(result.folder.path).prediction)
+        again = out / result.folder.path.name
+        assert np.array_equal(predictions(again).prediction, predictions(result.folder.path).prediction)
+        seconds = json.loads((again / "record.json").read_text())["timings"]["train_seconds"]
+        assert 5_000 < seconds < 5_100, "each seed's half of the time, that before the kill included"
 
 
 def test_a_stack_that_is_interrupted_while_it_is_scored_goes_on(tmp_path, monkeypatch):
@@ -120,6 +125,9 @@ def test_a_stack_that_is_interrupted_while_it_is_scored_goes_on(tmp_path, monkey
         run_seeds(compose([*case, f"out={out}"]))
     assert [(out / seed / "record.json").exists() for seed in ("s0", "s1")] == [True, False]
     monkeypatch.undo()
+    older = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    del older["seconds"]
+    torch.save(older, out / "checkpoints" / "last.ckpt")
     resume(out)
     for result in whole:
         again = predictions(out / result.folder.path.name)
