@@ -123,7 +123,14 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """Remembers its best score and files when a run is continued, also if the run's folder was moved meanwhile."""
+    """Remembers its best score and files when a run is continued, also if the run's folder was moved meanwhile.
+
+    Attributes:
+        resumable: whether its file has the optimiser's state; that of the best weights is written too often for it.
+    """
+
+    resumable = False
+    _writing = False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what was remembered, with the files where they are now."""
@@ -131,22 +138,44 @@ class MovableCheckpoint(ModelCheckpoint):
         best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
+    def is_of(self, step: int) -> bool:
+        """Whether the file was written at ``step``."""
+        return self._last_global_step_saved == step
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out of its own file what only a resumption needs."""
+        if self._writing and not self.resumable:
+            del checkpoint["optimizer_states"]
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self._writing = True
+        super()._save_checkpoint(trainer, filepath)
+        self._writing = False
+
     def _here(self, path: str) -> str:
         return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
 
 class LastCheckpoint(MovableCheckpoint):
-    """``last.ckpt`` at the end of an epoch, at most every ``minutes`` and always after the last."""
+    """``last.ckpt`` at the end of an epoch: every ``minutes``, after the last, and whenever one of ``best`` was written.
 
-    def __init__(self, folder: Path, minutes: float) -> None:
+    So what is resumed has the files in ``best`` in its past: a run that goes on otherwise than before, with another number
+    of processes or threads, is never judged by weights that are not its own.
+    """
+
+    resumable = True
+
+    def __init__(self, folder: Path, minutes: float, best: Sequence[MovableCheckpoint]) -> None:
         super().__init__(folder, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)
         self._seconds = 60 * minutes
         self._saved = time.monotonic()
+        self._best = best
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is time."""
         final = trainer.current_epoch + 1 == trainer.max_epochs
-        due = final or time.monotonic() - self._saved >= self._seconds
+        better = any(checkpoint.is_of(trainer.global_step) for checkpoint in self._best)
+        due = final or better or time.monotonic() - self._saved >= self._seconds
         if trainer.strategy.reduce_boolean_decision(due, all=False):  # clocks differ, and saving takes all processes
             super().on_train_epoch_end(trainer, pl_module)
             self._saved = time.monotonic()
@@ -285,5 +314,5 @@ def _callbacks(config: ExperimentConfig, data: Benchmark, folder: Path) -> list[
         Validation(data.task),
         TrainingProgress(description, metric),
         *best,
-        LastCheckpoint(folder, config.trainer.checkpoint_minutes),
+        LastCheckpoint(folder, config.trainer.checkpoint_minutes, best),
     ]

@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from killed import kill_after_first_checkpoint, resume
+from lightning.pytorch import Callback
 from scipy.stats import kendalltau
 from typer.testing import CliRunner
 
 import narbench
 import run as entry
 from harness.cli import app
+from harness.config import compose
+from harness.experiment import resumed, run
 from harness.memory import peak_memory_mb
 from harness.show import show_result
 from harness.trained import trained
@@ -110,6 +113,55 @@ def test_a_killed_run_resumes_to_the_same_result(small_run, tmp_path):
     table = pq.read_table(out / "predictions.parquet")
     assert np.array_equal(np.array(table["prediction"]), predictions(small_run))
     assert json.loads((out / "record.json").read_text())["timings"]["train_seconds"] > 10_000, "time before the kill counts"
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_that_goes_on_otherwise_is_judged_by_its_own_weights(every, tmp_path, monkeypatch):
+    """Resumed with other random numbers, as by other processes: the best is of the steps up to the checkpoint or after."""
+    from harness import training
+
+    class Witness(Callback):
+        def __init__(self, stop):
+            self.seen, self.stop = {}, stop
+
+        def on_train_epoch_start(self, trainer, *_):
+            if trainer.current_epoch == self.stop:
+                raise KeyboardInterrupt
+            if trainer.current_epoch == every - 1:
+                last = next(c for c in trainer.callbacks if isinstance(c, training.LastCheckpoint))
+                last._saved = -np.inf  # a long epoch, after which a checkpoint is due
+
+        def on_validation_end(self, trainer, *_):
+            self.seen[trainer.global_step] = float(trainer.callback_metrics["val/kendall_tau"])
+
+    out, real = tmp_path / "run", training.step_seed
+    case = [*SMALL, "recipe.epochs=9", f"recipe.eval_every={every}", "recipe.batch_size=8", "recipe.ema=0", f"out={out}"]
+    before = Witness(stop=6)
+    with pytest.raises(KeyboardInterrupt):
+        run(compose(case), [before])
+    steps = {name: checkpoint_step(out, name) for name in ("best", "last")}
+    assert min(before.seen) < steps["best"] <= steps["last"]
+    monkeypatch.setattr(training, "step_seed", lambda seed, *rest: real(seed + 1, *rest))
+    after = Witness(stop=None)
+    result = run(resumed(compose([f"resume={out}"]), []), [after])
+    kept = {step: value for step, value in before.seen.items() if step <= steps["last"]}
+    assert kept
+    assert not kept.keys() & after.seen.keys()
+    best = result.record["weights"]["best"]["val"]["kendall_tau"]
+    assert best == pytest.approx(max((kept | after.seen).values()))
+
+
+def checkpoint_step(folder, name):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+
+
+def test_best_checkpoints_have_no_more_than_the_weights(small_run):
+    """Last has them twice, raw and averaged, and two moments of each: best does without the moments."""
+    size = {name: (small_run.folder.checkpoints / f"{name}.ckpt").stat().st_size for name in ("best", "best_ema", "last")}
+    weights = 4 * small_run.record["parameters"]
+    for name in ("best", "best_ema"):
+        assert size[name] > 2 * weights
+        assert size["last"] - size[name] == pytest.approx(2 * weights, rel=0.3)
 
 
 def test_averaged_weights_are_the_moving_average(tmp_path, monkeypatch):
@@ -319,9 +371,6 @@ def test_a_grid_makes_one_run_for_each_point(monkeypatch, tmp_path, capsys):
 
 def test_equal_checkpoints_are_scored_once(small_run):
     """The last epoch is validated, so `last` is `best` whenever the last validation was the best one."""
-    steps = {
-        name: torch.load(small_run.folder.checkpoints / f"{name}.ckpt", weights_only=True)["global_step"]
-        for name in ("best", "last")
-    }
+    steps = {name: checkpoint_step(small_run.folder.path, name) for name in ("best", "last")}
     weights = small_run.record["weights"]
     assert (weights["best"] == weights["last"]) == (steps["best"] == steps["last"])
