@@ -21,7 +21,7 @@ from harness.metric_facts import METRICS, selection_metric
 from harness.progress import bar
 from harness.stacked import StackingError
 from harness.stacked_weights import JoinedBatches, Leaves, WeightStack, prove, used_weights
-from harness.training import Validation, quiet_trainer, step_seed
+from harness.training import Validation, quiet_trainer, read_last, step_seed
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from predictors.recipe import build_optimizer
@@ -129,7 +129,11 @@ class StackedTraining:
         return Group(first, last, steps, *build_optimizer(self.recipe, parameters, steps * self.recipe.epochs))
 
     def run(self, last: Path, resume: bool) -> None:
-        """Train to the end, keeping everything in ``last`` at times; with ``resume`` go on from there."""
+        """Train to the end, keeping everything in ``last`` at times; with ``resume`` go on from there.
+
+        Raises:
+            UserError: if ``last`` is damaged.
+        """
         if resume and last.exists():
             self._load(last)
         saved, every = time.monotonic(), min(self.recipe.eval_every, self.recipe.epochs)
@@ -263,7 +267,7 @@ class StackedTraining:
 
     @torch.no_grad()
     def _load(self, path: Path) -> None:
-        content = torch.load(path, map_location=self.stack.leaves[0].device, weights_only=True)
+        content = read_last(path, self.device)
         for leaf, kept in zip(self.stack.leaves, content["leaves"], strict=True):
             leaf.copy_(kept)
         best = {prefix: Best(**{**kept, "value": kept["value"].cpu()}) for prefix, kept in content["best"].items()}

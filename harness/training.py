@@ -32,6 +32,9 @@ from harness.metric_facts import METRICS, selection_metric
 from harness.progress import TrainingProgress
 from predictors.base import Predictor
 
+DAMAGES = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError)
+"""What reading a checkpoint raises whose end is missing or whose bytes are others."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -202,6 +205,7 @@ def train(
         callbacks: of the caller's, after our own.
 
     Raises:
+        UserError: if ``last.ckpt`` is damaged.
         KeyboardInterrupt: after Ctrl-C.
     """
     recipe = config.recipe
@@ -211,10 +215,13 @@ def train(
     val_rows = share.of_sorted(by_size(predictor, data, data.parts.val, data.labels.val))
     val = [data.eval_dataloader(val_rows, data.labels.val) for _ in range(2 if recipe.ema else 1)]
     last = folder / "last.ckpt"
+    begun = resume and last.exists()
+    if begun:
+        read_last(last)  # Lightning reads it once more, and does not say what is wrong with it
     with quiet_lightning():
         trainer = _trainer(config, data, folder, logger, callbacks)
         try:
-            trainer.fit(predictor, loader, val, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+            trainer.fit(predictor, loader, val, ckpt_path=last if begun else None, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
     return trainer
@@ -267,16 +274,33 @@ def load_weights(predictor: Predictor, folder: Path, weights: Weights) -> int:
     """
     path = folder / weights.file
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _read(path, "cpu", "train again")
     except FileNotFoundError:
         raise UserError(f"{path}: no checkpoint; finish the run with resume={folder.parent}") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        raise UserError(f"{path}: damaged checkpoint; train again") from None
     key = "state_dict" if weights.averaged or "current_model_state" not in checkpoint else "current_model_state"
     if missing := [name for name in (key, "global_step") if name not in checkpoint]:
         raise UserError(f"{path}: no checkpoint of a run ({', '.join(missing)} missing); train again")
     predictor.load_state_dict(checkpoint[key])
     return int(checkpoint["global_step"])
+
+
+def read_last(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read the checkpoint that an interrupted run goes on from, its tensors to ``device``.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    return _read(path, device, f"delete it, and resume={path.parent.parent} trains from the beginning")
+
+
+def _read(path: Path, device: str | torch.device, remedy: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except DAMAGES:
+        raise UserError(f"{path}: damaged checkpoint; {remedy}") from None
+    return content
 
 
 def _trainer(

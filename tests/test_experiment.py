@@ -23,6 +23,7 @@ from harness.config import compose
 from harness.experiment import resumed, run
 from harness.memory import peak_memory_mb
 from harness.show import show_result
+from harness.stacked_runs import run_seeds
 from harness.trained import trained
 from harness.training import MovableCheckpoint, Weights, load_weights
 
@@ -304,12 +305,34 @@ def test_peak_memory_is_that_of_the_run(tmp_path):
     assert record["peak_memory_mb"] < before - 300, "400 MB of before the run do not count"
 
 
-@pytest.mark.parametrize("content", [b"garbage", b"", b"PK"])
-def test_a_damaged_checkpoint_is_named(small_run, tmp_path, content):
-    (tmp_path / "best.ckpt").write_bytes(content)
+def test_a_damaged_checkpoint_is_named(small_run, tmp_path):
+    """Cut after every few bytes, or with a name that is none."""
+    whole = (small_run.folder.checkpoints / "best.ckpt").read_bytes()
     _, predictor, _ = trained(small_run.folder, small_run.record)
-    with pytest.raises(narbench.UserError, match=r"best\.ckpt: damaged"):
-        load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
+    other = whole.replace(b"global_step", b"\xff" * 11)
+    for content in (b"garbage", other, *(whole[:size] for size in (*range(30), *range(30, len(whole), 4_999)))):
+        (tmp_path / "best.ckpt").write_bytes(content)
+        with pytest.raises(narbench.UserError, match=r"best\.ckpt: damaged checkpoint; train again"):
+            load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
+
+
+@pytest.mark.parametrize("seeds", ["seed=0", "seeds=[0,1]"])
+def test_a_damaged_last_checkpoint_is_named_when_a_run_is_resumed(seeds, tmp_path):
+    out = tmp_path / "run"
+    config = compose([*SMALL, "recipe.epochs=2", seeds, f"out={out}"])
+    start = run if seeds == "seed=0" else run_seeds
+    start(config)
+    last = out / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:10_000])
+    with pytest.raises(narbench.UserError, match=rf"last\.ckpt: damaged checkpoint; delete it, and resume={out} trains"):
+        start(resumed(compose([f"resume={out}"]), []))
+    last.unlink()
+    start(resumed(compose([f"resume={out}"]), []))
+    assert last.exists()
+
+
+def test_what_is_no_checkpoint_of_a_run_is_named(small_run, tmp_path):
+    _, predictor, _ = trained(small_run.folder, small_run.record)
     torch.save({"other": 1}, tmp_path / "best.ckpt")
     with pytest.raises(narbench.UserError, match="state_dict, global_step missing"):
         load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
