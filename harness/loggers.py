@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -30,12 +32,25 @@ def build(config: ExperimentConfig, folder: RunFolder) -> Logger | None:
     return wandb_logger(plain(config), folder, config.logger.mode)
 
 
+def go_on(logger: Logger | None, step: int) -> None:
+    """Let a CSV curve go on where a run is resumed: what was logged before ``step`` stays, the abandoned rest does not."""
+    if not isinstance(logger, CSVLogger):
+        return
+    path = Path(logger.log_dir) / "metrics.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if None not in row.values()]  # a kill can cut the last one
+    logger.experiment.metrics += [row for row in rows if int(row["step"]) < step]  # the first access deletes the file
+    logger.save()
+
+
 def log_result(logger: Logger | None, record: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> None:
     """Send the final metrics, and to wandb also the record, a metrics table and a predicted-vs-true scatter; then close."""
     if logger is None:
         return
     flat = {f"{split}/{name}": value for split, values in record["metrics"].items() for name, value in values.items()}
-    logger.log_metrics(flat)
+    logger.log_metrics(flat, record.get("timings", {}).get("train_steps", 0))
     if isinstance(logger, WandbLogger):
         kept = {key: value for key, value in record.items() if key not in ("config", "metrics", "weights")}
         logger.experiment.config.update({"record": kept})

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from datasets.base import Benchmark
 from datasets.errors import UserError
 from datasets.graph import GraphBatch
-from harness import distributed
+from harness import distributed, loggers
 from harness.config import ExperimentConfig, TrainerConfig
 from harness.evaluation import Predictions, by_size, token_counts
 from harness.metric_facts import METRICS, selection_metric
@@ -215,13 +215,13 @@ def train(
     val_rows = share.of_sorted(by_size(predictor, data, data.parts.val, data.labels.val))
     val = [data.eval_dataloader(val_rows, data.labels.val) for _ in range(2 if recipe.ema else 1)]
     last = folder / "last.ckpt"
-    begun = resume and last.exists()
-    if begun:
-        read_last(last)  # Lightning reads it once more, and does not say what is wrong with it
+    step = int(read_last(last)["global_step"]) if resume and last.exists() else None
     with quiet_lightning():
+        if step is not None:
+            loggers.go_on(logger, step)
         trainer = _trainer(config, data, folder, logger, callbacks)
         try:
-            trainer.fit(predictor, loader, val, ckpt_path=last if begun else None, weights_only=True)
+            trainer.fit(predictor, loader, val, ckpt_path=None if step is None else last, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
     return trainer

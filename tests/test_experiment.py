@@ -1,5 +1,6 @@
 """Whole experiments on the embedded benchmark, through the public entry points."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -225,6 +226,33 @@ def test_csv_logger_writes_curves(tmp_path):
     lines = next(result.folder.path.rglob("metrics.csv")).read_text()
     assert "val/kendall_tau" in lines
     assert "val_ema/kendall_tau" in lines
+
+
+def test_a_resumed_run_ends_with_the_whole_curve(tmp_path):
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer, *_):
+            if trainer.current_epoch == 6:
+                raise KeyboardInterrupt
+
+    def rows(out):
+        with (out / "csv" / "metrics.csv").open(newline="") as lines:
+            return list(csv.DictReader(lines))
+
+    case = [*SMALL, "recipe.epochs=8", "recipe.eval_every=4", "recipe.batch_size=8", "logger=csv"]
+    whole = run(compose([*case, f"out={tmp_path / 'whole'}"]))
+    cut = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run(compose([*case, f"out={cut}"]), [Stop()])
+    abandoned = [row for row in rows(cut) if int(row["step"]) >= checkpoint_step(cut, "last")]
+    assert abandoned
+    with (cut / "csv" / "metrics.csv").open("a") as lines:
+        lines.write("5,3")  # as of a kill
+    run(resumed(compose([f"resume={cut}"]), []))
+    assert rows(cut) == rows(tmp_path / "whole")
+    steps = [int(row["step"]) for row in rows(cut)]
+    assert steps == sorted(steps)
+    assert steps[-1] == whole.record["timings"]["train_steps"]
+    assert float(rows(cut)[-1]["test/kendall_tau"]) == whole.record["metrics"]["test"]["kendall_tau"]
 
 
 @pytest.mark.parametrize(
