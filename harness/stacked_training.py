@@ -213,7 +213,7 @@ class StackedTraining:
             reached = torch.tensor([values.get(f"{prefix}/{metric}", METRICS[metric].worst) for values in logged])
             self._keep_best(prefix, leaves, reached, mode, epochs)
         for curve, values, steps in zip(self.state.curves, logged, self.steps, strict=True):
-            curve.append((epochs * steps, values))
+            curve.append((epochs * steps - 1, {"epoch": epochs - 1, **values}))  # counted from 0, as Lightning does
 
     def _keep_best(self, prefix: str, leaves: Leaves, reached: Tensor, mode: str, epochs: int) -> None:
         if prefix not in self.state.best:

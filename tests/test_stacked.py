@@ -76,6 +76,11 @@ def assert_same_run(stacked: Path, alone: Path) -> None:
     for weights in theirs["weights"]:
         for split, values in theirs["weights"][weights].items():
             assert ours["weights"][weights][split] == pytest.approx(values, rel=1e-3, abs=5e-3), (weights, split)
+    curves = [pd.read_csv(folder / "csv" / "metrics.csv") for folder in (stacked, alone)]
+    for prefix in ("val", "test"):
+        a, b = (curve.dropna(subset=f"{prefix}/kendall_tau").filter(regex="epoch|step|val|test") for curve in curves)
+        assert len(b)
+        np.testing.assert_allclose(a, b[a.columns], rtol=1e-3, atol=5e-3)  # epoch and step, too
     for name in {path.name for path in (alone / "checkpoints").iterdir()}:
         steps = [torch.load(f / "checkpoints" / name, weights_only=True)["global_step"] for f in (stacked, alone)]
         assert steps[0] == steps[1]
@@ -83,10 +88,10 @@ def assert_same_run(stacked: Path, alone: Path) -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("nnformer mean", "gcn", "graphsage")])
 def test_a_stack_leaves_the_runs_that_its_seeds_leave_alone(case, tmp_path):
-    results = run_seeds(compose(overrides(case, f"seeds={list(SEEDS)}", f"out={tmp_path / 'stack'}")))
+    results = run_seeds(compose(overrides(case, "logger=csv", f"seeds={list(SEEDS)}", f"out={tmp_path / 'stack'}")))
     assert [result.record["seed"] for result in results] == list(SEEDS)
     for seed, result in zip(SEEDS, results, strict=True):
-        narbench.run(*overrides(case, f"seed={seed}", f"out={tmp_path / str(seed)}"))
+        narbench.run(*overrides(case, "logger=csv", f"seed={seed}", f"out={tmp_path / str(seed)}"))
         assert_same_run(result.folder.path, tmp_path / str(seed))
     steps = {result.record["timings"]["train_steps"] for result in results}
     assert len(steps) == (2 if case == "nnformer" else 1), "sizes that differ make epochs of other lengths"
