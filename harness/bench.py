@@ -175,7 +175,7 @@ def run(what: str, store: GraphStore | None) -> Iterator[tuple[str, float]]:
 
 def optimizer_step(predictor: Predictor, batch: GraphBatch) -> Callable[[], None]:
     """One optimiser step on ``batch``."""
-    optimizer, _ = build_optimizer(predictor.recipe, predictor.parameters(), 100)
+    optimizer, _ = build_optimizer(predictor.recipe, predictor.named_parameters(), 100)
 
     def step() -> None:
         optimizer.zero_grad()

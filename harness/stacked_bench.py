@@ -39,11 +39,11 @@ def stacked_step(name: str, batch: GraphBatch) -> Callable[[], None]:
     stack.to(device)
     joined = Layout([graphs] * SEEDS, [len(batch.op) // SEEDS] * SEEDS, device)
     matrices, vectors = stack.leaves
-    parameters = [nn.Parameter(matrices.detach()), nn.Parameter(vectors.detach().view(-1))]
-    optimizer, _ = build_optimizer(predictors[0].recipe, parameters, 100)
+    parameters = {"matrices": nn.Parameter(matrices.detach()), "vectors": nn.Parameter(vectors.detach().view(-1))}
+    optimizer, _ = build_optimizer(predictors[0].recipe, parameters.items(), 100)
 
     def step() -> None:
-        for leaf, parameter in zip(stack.leaves, parameters, strict=True):
+        for leaf, parameter in zip(stack.leaves, parameters.values(), strict=True):
             leaf.grad = torch.zeros_like(leaf)
             parameter.grad = leaf.grad.view(parameter.shape)
         with MemberDraws(joined, [torch.get_rng_state()] * SEEDS):

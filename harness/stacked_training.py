@@ -120,13 +120,13 @@ class StackedTraining:
     def _group(self, steps: int) -> Group:
         first = self.steps.index(steps)
         last = first + self.steps.count(steps)
-        parameters = []
-        for leaf, shape in zip(self.stack.leaves, ((last - first, -1), (-1,)), strict=True):
+        parameters = {}
+        for name, leaf, shape in zip(("matrices", "vectors"), self.stack.leaves, ((last - first, -1), (-1,)), strict=True):
             parameter = nn.Parameter(leaf.detach()[first:last].view(shape))
             assert leaf.grad is not None
             parameter.grad = leaf.grad[first:last].view(shape)
-            parameters.append(parameter)
-        return Group(first, last, steps, *build_optimizer(self.recipe, parameters, steps * self.recipe.epochs))
+            parameters[name] = parameter
+        return Group(first, last, steps, *build_optimizer(self.recipe, parameters.items(), steps * self.recipe.epochs))
 
     def run(self, last: Path, resume: bool) -> None:
         """Train to the end, keeping everything in ``last`` at times; with ``resume`` go on from there.

@@ -15,6 +15,7 @@ from datasets.graph import GraphBatch
 from harness.stacked import Layout, StackedWeight, StackingError
 from harness.stacked_draws import MemberDraws
 from predictors.base import Predictor
+from predictors.recipe import is_decayed
 
 Leaves = list[Tensor]
 
@@ -39,8 +40,8 @@ class WeightStack:
 
     Attributes:
         predictor: the code that all share; its own weights are not used.
-        leaves: (S, P) matrices and (S, V) vectors of every member, each flattened and put one after the other: the two
-            groups that weight decay tells apart. Weights that the loss does not depend on are left out.
+        leaves: (S, P) matrices and (S, V) vectors and biases of every member, each flattened and put one after the other:
+            the two groups that weight decay tells apart. Weights that the loss does not depend on are left out.
         unused: (S, ...) the weights left out, by name.
     """
 
@@ -49,8 +50,8 @@ class WeightStack:
         named = [dict(predictor.named_parameters()) for predictor in predictors]
         stacked = {name: torch.stack([own[name].detach() for own in named]) for name in named[0]}
         self.shapes = [
-            {name: w.shape[1:] for name, w in stacked.items() if name in used and (w.ndim > 2) is matrices}
-            for matrices in (True, False)
+            {name: w.shape for name, w in named[0].items() if name in used and is_decayed(name, w) is decayed}
+            for decayed in (True, False)
         ]
         self.unused = {name: w for name, w in stacked.items() if name not in used}
         self.leaves = [torch.cat([stacked[name].flatten(1) for name in shapes], 1) for shapes in self.shapes]

@@ -105,5 +105,5 @@ class Predictor(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, its learning rate scheduled per step."""
         steps = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = build_optimizer(self.recipe, self.parameters(), steps)
+        optimizer, schedule = build_optimizer(self.recipe, self.named_parameters(), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from datasets.errors import UserError, require_choice
@@ -88,22 +88,27 @@ def multiplier(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.final + (1 - recipe.final) * (1 + math.cos(math.pi * done)) / 2
 
 
+def is_decayed(name: str, weight: Tensor) -> bool:
+    """Whether ``adamw`` decays a parameter: biases of groups of channels have several dimensions, and are biases still."""
+    return weight.ndim > 1 and not name.endswith("bias")
+
+
 def build_optimizer(
-    recipe: Recipe, parameters: Iterable[nn.Parameter], steps: int
+    recipe: Recipe, named: Iterable[tuple[str, nn.Parameter]], steps: int
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """The optimiser and its per-step schedule over ``steps`` steps.
+    """The optimiser of ``named`` parameters and its per-step schedule over ``steps`` steps.
 
     The update is fused into one pass over the weights, but not with clipping, which Lightning refuses in mixed precision.
     """
-    trained = [p for p in parameters if p.requires_grad]
+    trained = {name: p for name, p in named if p.requires_grad}
     fused = not recipe.clip
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adamw":
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for name, p in trained.items() if is_decayed(name, p)], "weight_decay": recipe.weight_decay},
+            {"params": [p for name, p in trained.items() if not is_decayed(name, p)], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=fused)
     else:
-        optimizer = torch.optim.Adam(trained, lr=recipe.lr, fused=fused)
+        optimizer = torch.optim.Adam(trained.values(), lr=recipe.lr, fused=fused)
     return optimizer, LambdaLR(optimizer, lambda step: multiplier(recipe, step, steps))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from harness.memory import peak_memory_mb
 from harness.records import RunFolder, list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
 from harness.stacked_runs import run_seeds
-from harness.stacked_weights import JoinedBatches
+from harness.stacked_weights import JoinedBatches, WeightStack
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
+from predictors.recipe import build_optimizer
 from tests.graphs import cell_spec, pick, random_cells
 
 ROOT = Path(__file__).parents[1]
@@ -236,6 +238,17 @@ def test_batches_of_any_sizes_can_be_joined(case):
     }
     together = functional_call(members[0], weights, (pick(pool, list(range(40))),))
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stack_decays_what_its_members_decay(case):
+    alone = member(case, 0).requires_grad_()
+    named = dict(alone.named_parameters())
+    optimizer, _ = build_optimizer(replace(alone.recipe, optimizer="adamw", weight_decay=0.1), named.items(), 10)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    matrices, others = WeightStack([alone], set(named)).shapes
+    assert matrices.keys() == {name for name, p in named.items() if id(p) in decayed}
+    assert matrices.keys() | others.keys() == named.keys()
 
 
 def test_rows_go_to_their_members():

@@ -15,6 +15,7 @@ from harness.experiment import build_predictor
 from harness.metrics import score
 from harness.registry import names
 from predictors.layers.dropout import dropout, keep_mask
+from predictors.layers.graph_attention import GroupedLinear
 from predictors.recipe import Recipe, build_optimizer, check, multiplier
 from tests.graphs import cell_spec
 
@@ -110,10 +111,18 @@ def test_only_a_fitted_predictor_does_without_a_learning_rate():
 
 def test_biases_and_norms_are_not_decayed():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
-    optimizer, _ = build_optimizer(recipe(), model.parameters(), 10)
+    optimizer, _ = build_optimizer(recipe(), model.named_parameters(), 10)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(model[0].weight)}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+def test_biases_of_groups_of_channels_are_not_decayed():
+    model = GroupedLinear(16, 32, normalise=True, shuffle=False)
+    optimizer, _ = build_optimizer(recipe(), model.named_parameters(), 10)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert model.bias.ndim > 1
+    assert decayed == {id(model.weight)}
 
 
 def test_sampler_covers_every_row_once_in_an_order_of_seed_and_epoch():
