@@ -31,8 +31,8 @@ from predictors.recipe import Recipe, check
 
 CONF_MODULE = "harness.conf"
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
-"""Lightning's names of what trains, and in which numbers."""
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Lightning's names of what trains, and in which numbers: those that convert no batch, which is immutable."""
 
 LARGEST_SEED = 2**32 - 1
 """The largest that numpy and Lightning take."""

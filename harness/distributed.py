@@ -34,7 +34,8 @@ def launch(hardware: TrainerConfig) -> None:
     The others run the same command from its beginning.
 
     Raises:
-        UserError: if there are not as many processes or devices as asked for, or none of their kind.
+        UserError: if there are not as many processes or devices as asked for, or none of their kind, or none that train in
+            the precision asked for.
     """
     asked = hardware.devices * hardware.num_nodes
     several = hardware.strategy == "ddp"
@@ -47,6 +48,8 @@ def launch(hardware: TrainerConfig) -> None:
             num_nodes=hardware.num_nodes,
             strategy=hardware.strategy,
         )
+        if hardware.precision == "16-mixed" and fabric.device.type == "cpu":
+            raise UserError("trainer.precision=16-mixed: no CPU trains in float16; give bf16-mixed or 32-true, or a GPU")
         if several:
             fabric.launch()
     except (MisconfigurationException, ValueError, RuntimeError) as error:

@@ -288,7 +288,9 @@ def test_a_resumed_run_ends_with_the_whole_curve(tmp_path):
         (["predictor=boosting", "predictor.loss=mse"], "choose one of absolute_error"),
         (["predictor=boosting", "predictor.subsample=1.5"], "predictor.subsample=1.5: give a number above 0"),
         (["trainer.eval_nodes=0"], "trainer.eval_nodes=0: give 1 or more"),
-        (["trainer.precision=float"], "trainer.precision=float: unknown; choose one of 32-true"),
+        (["trainer.precision=float"], "trainer.precision=float: unknown; choose one of 32-true, bf16-mixed, 16-mixed"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: unknown; choose one of 32-true, bf16-mixed, 16-mixed"),
+        (["trainer.precision=16-mixed", "trainer.accelerator=cpu", "train=40"], "give bf16-mixed or 32-true, or a GPU"),
         (["trainer.accelerator=abacus"], "trainer.accelerator=abacus: unknown; choose one of auto, cpu"),
     ],
 )
