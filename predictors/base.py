@@ -53,7 +53,8 @@ class Predictor(LightningModule, ABC):
     def __init__(self, config: Any, spec: TaskSpec) -> None:
         """Check that the predictor can read such graphs, and its sizes and ``dropout`` where it has one.
 
-        Sizes are the whole numbers of its configuration, 1 or more unless their field's metadata have another ``least``.
+        Sizes are the whole numbers of its configuration, also those in lists: 1 or more unless their field's metadata have
+        another ``least``.
 
         Raises:
             UserError: if it cannot, for a size below 1, or for a rate that is no probability below 1.
@@ -70,7 +71,8 @@ class Predictor(LightningModule, ABC):
             raise UserError(f"predictor.dropout={rate}: give 0 or a probability below 1")
         for field in fields(config):
             value, least = getattr(config, field.name), field.metadata.get("least", 1)
-            if type(value) is int and value < least:
+            sizes = value if isinstance(value, list) else [value]
+            if any(type(size) is int and size < least for size in sizes):
                 raise UserError(f"predictor.{field.name}={value}: give {least} or more")
         super().__init__()
         self.config = config

@@ -284,6 +284,15 @@ def test_a_resumed_run_ends_with_the_whole_curve(tmp_path):
         (["dataset.labels.test=speed"], "speed"),
         (["predictor=gin", "predictor.hidden=0"], "predictor.hidden=0: give 1 or more"),
         (["predictor=narformer2", "predictor.layers=0"], "predictor.layers=0: give 1 or more"),
+        (
+            ["predictor=narformer", "predictor.depths=[1,-2]"],
+            "predictor.depths=[1, -2]: give 1 or more",
+        ),
+        (
+            ["predictor=narformer", "predictor.queries=[0]"],
+            "predictor.queries=[0]: give 1 or more",
+        ),
+        (["predictor=narformer", "predictor.code_widths=[0,0,192]"], "predictor.code_widths=[0, 0, 192]: give 1 or more"),
         (["predictor=knn", "predictor.walk=-1"], "predictor.walk=-1: give 0 or more"),
         (["predictor=boosting", "predictor.loss=mse"], "choose one of absolute_error"),
         (["predictor=boosting", "predictor.subsample=1.5"], "predictor.subsample=1.5: give a number above 0"),
