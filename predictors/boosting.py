@@ -50,12 +50,15 @@ class Boosting(WalkPredictor):
         from sklearn.ensemble import GradientBoostingRegressor
 
         config: BoostingConfig = self.config
+        subsample = (
+            1.0 if len(self.targets) == 1 else config.subsample
+        )  # scikit-learn scores the graphs that a tree leaves out
         return GradientBoostingRegressor(
             loss=config.loss,
             n_estimators=config.trees,
             learning_rate=config.learning_rate,
             max_depth=config.depth,
-            subsample=config.subsample,
+            subsample=subsample,
             max_features=config.columns,
             random_state=config.seed,
         )

@@ -141,6 +141,15 @@ def test_boosting_follows_its_seed():
     assert not torch.equal(predictions[0], predictions[2])
 
 
+@pytest.mark.parametrize("graphs", [1, 2, 3])
+def test_boosting_takes_the_fewest_graphs(graphs):
+    train = random_cells(graphs, 6)
+    model = boosting(0, trees=300)
+    model.fit(train)
+    predictions = model(random_cells(60, 7))
+    assert train.target.min() - 1e-6 <= predictions.min() <= predictions.max() <= train.target.max() + 1e-6
+
+
 def test_features_that_never_vary_are_not_kept():
     train = random_cells(60, 8)
     model = boosting(0)
