@@ -152,8 +152,10 @@ class MovableCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         self._writing = True
-        super()._save_checkpoint(trainer, filepath)
-        self._writing = False
+        try:
+            super()._save_checkpoint(trainer, filepath)
+        finally:
+            self._writing = False
 
     def _here(self, path: str) -> str:
         return str(Path(str(self.dirpath)) / Path(path).name) if path else path

@@ -50,9 +50,8 @@ class Boosting(WalkPredictor):
         from sklearn.ensemble import GradientBoostingRegressor
 
         config: BoostingConfig = self.config
-        subsample = (
-            1.0 if len(self.targets) == 1 else config.subsample
-        )  # scikit-learn scores the graphs that a tree leaves out
+        # scikit-learn scores the graphs that a tree leaves out, of which one graph leaves none
+        subsample = config.subsample if len(self.targets) > 1 else 1.0
         return GradientBoostingRegressor(
             loss=config.loss,
             n_estimators=config.trees,
