@@ -93,11 +93,12 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock beside ``folder``, which other hosts that share the cache see too."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o666)
         lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{folder.parent}: cannot be written ({error.strerror}); choose another folder (--cache, dataset.cache)"
+            f"{folder.parent}: cannot be written or locked ({error.strerror}); choose another folder (--cache, "
+            "dataset.cache)"
         ) from None
     try:
         yield
@@ -135,7 +136,8 @@ def _size(path: Path) -> int:
 
 
 def _identity(path: Path, files: Callable[[Path], Iterable[Path]] | None) -> str:
-    stamp = f"{SCHEMA_VERSION} {path.resolve()} {_size(path)} {path.stat().st_mtime_ns}"
+    path = path.resolve()
+    stamp = f"{SCHEMA_VERSION} {path} {_size(path)} {path.stat().st_mtime_ns}"
     digest = hashlib.sha256(stamp.encode())
     for file in files(path) if files else ():
         digest.update(f"\n{file} {_version(file)}".encode())

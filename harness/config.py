@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -249,9 +250,12 @@ def explain(error: Exception) -> str:
         key, equals, value = str(error.override).partition("=")
         if not equals:
             return f"{error.override}: not of the form key=value, for instance predictor=nnlp"
-        if value.startswith("~"):
+        if value == "~" or value.startswith("~/"):
             return f"{error.override}: a value cannot begin with ~; write {key}=$HOME{value[1:]}"
-        return f"{error.override}: a value with any of = ( ) [ ] {{ }} , : needs quotes of its own, '{key}=\"{value}\"'"
+        if value[:1] in ("[", "{"):
+            return f"{error.override}: not a list or mapping; write {key}=[0,1] or {key}={{a: 1}}, in quotes for the shell"
+        quoted = shlex.quote(f'{key}="{value}"')
+        return f"{error.override}: the value has characters that are reserved; give it quotes of its own, {quoted}"
     return re.sub(r"\s+", " ", str(error)).strip()
 
 

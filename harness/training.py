@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import pickle
@@ -165,7 +166,7 @@ class LastCheckpoint(MovableCheckpoint):
     """``last.ckpt`` at the end of an epoch: every ``minutes``, after the last, and whenever one of ``best`` was written.
 
     So what is resumed has the files in ``best`` in its past: a run that goes on otherwise than before, with another number
-    of processes or threads, is never judged by weights that are not its own.
+    of processes or threads, is not judged by weights that are not its own, unless it was killed between the two writes.
     """
 
     resumable = True
@@ -298,9 +299,12 @@ def read_last(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 def _read(path: Path, device: str | torch.device, remedy: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, torch.OutOfMemoryError):
         raise
-    except DAMAGES:
+    except DAMAGES as error:
+        # of a file that is cut torch seeks places that are not there
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from None
         raise UserError(f"{path}: damaged checkpoint; {remedy}") from None
     return content
 

@@ -55,12 +55,13 @@ def test_a_name_that_looks_like_markup(runs, tmp_path):
     assert listed(tmp_path)[0].rstrip().endswith("knn[v2]")
 
 
-def test_no_match_is_a_mistake(runs):
+def test_no_match_is_a_mistake(runs, tmp_path):
     result = CliRunner().invoke(app, ["runs", str(runs), "--predictor", "nnformer"])
     assert isinstance(result.exception, narbench.UserError)
     assert "no run matches; `python run.py` makes one" in str(result.exception)
-    result = CliRunner().invoke(app, ["runs", str(runs.parent)])
-    assert str(result.exception) == f"{runs.parent}: no run matches; there are some in {runs}"
+    shutil.copytree(runs, tmp_path / "below")
+    result = CliRunner().invoke(app, ["runs", str(tmp_path)])
+    assert str(result.exception) == f"{tmp_path}: no run matches; there are some in {tmp_path / 'below'}"
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(runs, tmp_path):

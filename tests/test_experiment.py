@@ -1,6 +1,7 @@
 """Whole experiments on the embedded benchmark, through the public entry points."""
 
 import csv
+import errno
 import json
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from harness.memory import peak_memory_mb
 from harness.show import show_result
 from harness.stacked_runs import run_seeds
 from harness.trained import trained
-from harness.training import MovableCheckpoint, Weights, load_weights
+from harness.training import MovableCheckpoint, Weights, load_weights, read_last
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -262,8 +263,9 @@ def test_a_resumed_run_ends_with_the_whole_curve(tmp_path):
         (["predictor"], "predictor: not of the form key=value"),
         (
             ["out=runs/lr=3e-4"],
-            """runs/lr=3e-4: a value with any of = ( ) [ ] { } , : needs quotes of its own, 'out="runs/""",
+            """runs/lr=3e-4: the value has characters that are reserved; give it quotes of its own, 'out="runs/lr=3e-4"'""",
         ),
+        (["seeds=[0,1"], "seeds=[0,1: not a list or mapping; write seeds=[0,1] or"),
         (["dataset.root=~/nas"], "dataset.root=~/nas: a value cannot begin with ~; write dataset.root=$HOME/nas"),
         (["experiment=nnformer_nasbench101_10"], "experiment=nnformer_nasbench101_10: unknown; did you mean nnformer_nas"),
         (["protocol.seed=-3"], "protocol.seed=-3: give a whole number from 0 to"),
@@ -353,6 +355,17 @@ def test_a_damaged_checkpoint_is_named(small_run, tmp_path):
         (tmp_path / "best.ckpt").write_bytes(content)
         with pytest.raises(narbench.UserError, match=r"best\.ckpt: damaged checkpoint; train again"):
             load_weights(predictor, tmp_path, Weights("best.ckpt", averaged=False))
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """Deleting it would lose the training."""
+
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(torch, "load", stale)
+    with pytest.raises(narbench.UserError, match=r"last\.ckpt: cannot be read .Stale file handle.; check its permissions"):
+        read_last(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize("seeds", ["seed=0", "seeds=[0,1]"])

@@ -239,6 +239,7 @@ def test_leaks_are_measured_between_runs_of_one_recipe(report, runs):
     for protocol, found in recipes.items():
         for epochs, val, tau in found:
             changes = {"recipe.epochs": epochs, "protocol.test": {"paper": 1000, "strict": "all"}[protocol]}
+            changes |= {"val": {"paper": 1024, "strict": "20%"}[protocol], "protocol.val": "as val"}
             run = write_run(runs, "nnformer", tau=tau, val=val, protocol=protocol, changes=changes)
             metrics = json.loads((run / "record.json").read_text())["metrics"]
             extend(run, metrics={**metrics, "rest": {"kendall_tau": tau - 0.01}})

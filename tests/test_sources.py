@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -126,11 +127,25 @@ def test_a_file_that_the_official_one_names_belongs_to_it(tmp_path):
     assert converted() == 0
 
 
+def test_a_path_may_be_written_in_any_way(tmp_path, monkeypatch):
+    """Relative, absolute and through a link it is the same file, and so are those that it names."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for name in ("names.txt", "a"):
+        (tmp_path / "data" / name).write_text("a")
+    monkeypatch.chdir(tmp_path)
+    reader = Reader()
+    source = Source("names.txt", "", "", reader, files=lambda path: [path.parent / "a"])
+    for root in (tmp_path / "data", Path("data"), Path("link"), Path("data/../link")):
+        prepare_store("toy", root, tmp_path / "cache", (source,), filed_as="toy")
+    assert reader.calls == 1
+
+
 def test_a_cache_that_cannot_be_written_is_the_users_error(setting):
     root, cache, _, prepare = setting
     (root / "best-1.bin").write_bytes(CONTENT)
     cache.write_text("a file, not a folder")
-    with pytest.raises(UserError, match=r"cache: cannot be written .File exists.; choose another folder .--cache"):
+    with pytest.raises(UserError, match=r"cache: cannot be written or locked .File exists.; choose another folder"):
         prepare()
 
 

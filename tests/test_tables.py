@@ -563,6 +563,19 @@ def test_a_variant_takes_nothing_of_the_configuration_of_another(tmp_path, runs)
     ]
 
 
+def test_what_a_variant_has_not_from_the_runs_it_has_from_the_experiment_file(tmp_path, runs):
+    write_run(runs, "narformer", protocol="paper", train=424, dataset="nasbench101", changes={"recipe.epochs": 100})
+    text = DEFINITION.format(metric="kendall_tau", dataset="nasbench101", protocols="paper", train=424)
+    variants = ("short", "recipe.epochs: 100"), ("no ranking", "predictor.loss_ranking: 0.0")
+    rows = "".join(f"  - {{predictor: narformer, label: {label}, config: {{{config}}}}}\n" for label, config in variants)
+    (tmp_path / "t.yaml").write_text(re.sub(r"(?s)(rows:\n).*(columns:)", rf"\1{rows}\2", text))
+    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=False).output
+    (command,) = re.findall("experiment=narformer_nasbench101_424 (.*)", output)
+    assert {"predictor.loss_ranking=0.0", "seed=0,1"} <= set(command.split())
+    assert "recipe.epochs" not in command, "those of the experiment file, 6,000, not the 4,000 of the recipe"
+
+
 @pytest.mark.parametrize(
     ("table", "label", "experiment"),
     [

@@ -34,7 +34,7 @@ def runs(
     ]
     unfinished = list_unfinished(folder)
     if not found and not unfinished:
-        deeper = sorted({path.parent.parent for path in folder.rglob(RECORD)} - {folder})
+        deeper = [] if readable else sorted({path.parent.parent for path in folder.rglob(RECORD)} - {folder})
         remedy = f"there are some in {', '.join(map(str, deeper[:3]))}" if deeper else "`python run.py` makes one"
         raise UserError(f"{folder}: no run matches; {remedy}")
     if found:

@@ -43,9 +43,18 @@ def _command(entry: Entry, entries: Sequence[Entry]) -> Command:
     seeds = {"seed": tuple(map(str, entry.missing))}
     like = next((one for one in (entry, *entries) if one.row.predictor == row.predictor and one.cell.runs), None)
     experiment = f"{row.predictor}_{column.dataset}_{column.train or column.family}"
-    if not like and not column.config and _is_experiment(experiment, column.protocol):
-        return {"experiment": (experiment,), **_values(row.config), **seeds}
-    command: Command = {
+    if not entry.cell.runs and not column.config and _is_experiment(experiment, column.protocol):
+        command: Command = {"experiment": (experiment,)}
+    else:
+        command = _chosen(entry)
+    base = tuple(f"{key}={value}" for key, (value,) in command.items())
+    return {**command, **_values(_changes(base, row, like) if like else row.config), **seeds}
+
+
+def _chosen(entry: Entry) -> Command:
+    """What a row and its column choose by name and size."""
+    row, column = entry.row, entry.column
+    return {
         "predictor": (row.predictor,),
         "dataset": (column.dataset,),
         "protocol": (column.protocol,),
@@ -54,8 +63,6 @@ def _command(entry: Entry, entries: Sequence[Entry]) -> Command:
         **_values({"protocol.platform": column.platform} if column.platform else {}),
         **_values(column.config),
     }
-    base = tuple(f"{key}={value}" for key, (value,) in command.items())
-    return {**command, **_values(_changes(base, row, like) if like else row.config), **seeds}
 
 
 def _changes(base: tuple[str, ...], row: Row, like: Entry) -> dict[str, Any]:

@@ -75,10 +75,10 @@ class Recorded:
         return self._described(settings), tuple(seeds.items())
 
     def recipe(self, assumed: Mapping[str, Any]) -> str:
-        """What was computed under whichever protocol and seed; see ``configuration``."""
+        """What was computed under whichever protocol, with its sizes, and seed; see ``configuration``."""
         settings = {**assumed, **self.settings}
         return self._described(
-            {key: value for key, value in settings.items() if not (_is_seed(key) or key.startswith("protocol."))}
+            {key: value for key, value in settings.items() if not (_is_seed(key) or _is_of_protocol(key))}
         )
 
     def _described(self, settings: Mapping[str, Any]) -> str:
@@ -128,6 +128,10 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _is_seed(key: str) -> bool:
     return key.rpartition(".")[2] == "seed"
+
+
+def _is_of_protocol(key: str) -> bool:
+    return key in ("train", "val") or key.startswith("protocol.")
 
 
 def _is_place(key: str) -> bool:
