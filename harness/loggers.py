@@ -69,7 +69,7 @@ def _tensorboard(folder: RunFolder) -> Logger:
     try:
         return TensorBoardLogger(folder.path, name="tensorboard", version="")
     except ModuleNotFoundError:
-        raise UserError("logger=tensorboard needs TensorBoard: pip install 'narbench[tensorboard]'") from None
+        raise UserError("logger=tensorboard needs TensorBoard: pip install -e '.[tensorboard]' in the checkout") from None
 
 
 def wandb_logger(content: Mapping[str, Any], folder: RunFolder, mode: str, run_id: str | None = None) -> WandbLogger:

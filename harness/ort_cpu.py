@@ -29,7 +29,7 @@ class OrtCpu:
         try:
             self._runtime = importlib.import_module("onnxruntime")
         except ModuleNotFoundError:
-            raise UserError("measuring needs ONNX Runtime; pip install narbench[measure]") from None
+            raise UserError("measuring needs ONNX Runtime; pip install -e '.[measure]' in the checkout") from None
         self._threads = threads
 
     @property

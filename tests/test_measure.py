@@ -241,7 +241,7 @@ def test_the_process_is_pinned_to_its_last_cores_only_while_measuring():
 
 def test_without_onnx_runtime_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"pip install narbench\[measure\]"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[measure\]' in the checkout"):
         OrtCpu(1)
 
 

@@ -549,14 +549,19 @@ def test_variants_of_a_predictor_are_run_with_the_settings_of_the_one_that_has_r
         assert {key: settings[key] for key in run.settings} == {**run.settings, **entry.row.config}
 
 
+def shown(folder, runs, text, predictor, variants):
+    """What is printed of a table whose rows are variants of a predictor, given as label and configuration."""
+    rows = "".join(f"  - {{predictor: {predictor}, label: {label}, config: {{{config}}}}}\n" for label, config in variants)
+    (folder / "t.yaml").write_text(re.sub(r"(?s)(rows:\n).*(columns:)", rf"\1{rows}\2", text))
+    words = ["tables", str(folder / "t.yaml"), "--runs", str(runs)]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=False).output
+
+
 def test_a_variant_takes_nothing_of_the_configuration_of_another(tmp_path, runs):
     write_run(runs, "nnformer", changes={"predictor.masks": "as_paper", "recipe.epochs": 7})
     text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
     variants = ("masks", "predictor.masks: as_paper"), ("depth", "predictor.depth: 1")
-    rows = "".join(f"  - {{predictor: nnformer, label: {label}, config: {{{config}}}}}\n" for label, config in variants)
-    (tmp_path / "t.yaml").write_text(re.sub(r"(?s)(rows:\n).*(columns:)", rf"\1{rows}\2", text))
-    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
-    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=False).output
+    output = shown(tmp_path, runs, text, "nnformer", variants)
     assert re.findall("protocol=strict train=400 (.*)", output) == [
         "predictor.masks=as_paper recipe.epochs=7 seed=1",
         "predictor.depth=1 recipe.epochs=7 seed=0,1",
@@ -567,10 +572,7 @@ def test_what_a_variant_has_not_from_the_runs_it_has_from_the_experiment_file(tm
     write_run(runs, "narformer", protocol="paper", train=424, dataset="nasbench101", changes={"recipe.epochs": 100})
     text = DEFINITION.format(metric="kendall_tau", dataset="nasbench101", protocols="paper", train=424)
     variants = ("short", "recipe.epochs: 100"), ("no ranking", "predictor.loss_ranking: 0.0")
-    rows = "".join(f"  - {{predictor: narformer, label: {label}, config: {{{config}}}}}\n" for label, config in variants)
-    (tmp_path / "t.yaml").write_text(re.sub(r"(?s)(rows:\n).*(columns:)", rf"\1{rows}\2", text))
-    words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
-    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=False).output
+    output = shown(tmp_path, runs, text, "narformer", variants)
     (command,) = re.findall("experiment=narformer_nasbench101_424 (.*)", output)
     assert {"predictor.loss_ranking=0.0", "seed=0,1"} <= set(command.split())
     assert "recipe.epochs" not in command, "those of the experiment file, 6,000, not the 4,000 of the recipe"

@@ -122,10 +122,11 @@ def benchmark(
     factory = cast(type[Benchmark], registry.load(registry.target("dataset", name)))
     content = OmegaConf.load(registry.CONF / "dataset" / f"{name}.yaml")
     for key, value in (("part", part), ("device", device)):
-        if value is not None and key not in content.dataset:
+        if value is None:
+            continue
+        if key not in content.dataset:
             raise UserError(f"--{key}: {name} has no {key}s; leave it out")
-        if value is not None:
-            content.dataset[key] = value
+        content.dataset[key] = value
     schema = OmegaConf.structured(factory.Config)
     config = cast(DatasetConfig, OmegaConf.to_object(OmegaConf.merge(schema, content.dataset)))
     config.root, config.cache = str(root or config.root), str(cache or config.cache)

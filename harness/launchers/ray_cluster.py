@@ -25,7 +25,7 @@ class RayExecutor:
         try:
             import ray
         except ModuleNotFoundError:
-            raise UserError("hydra/launcher=ray needs Ray: pip install 'narbench[ray]'") from None
+            raise UserError("hydra/launcher=ray needs Ray: pip install -e '.[ray]' in the checkout") from None
         self.ray: Any = ray
         self.cpus = cpus
         self.gpus = gpus

@@ -28,7 +28,7 @@ class SubmititExecutor:
         try:
             import submitit
         except ModuleNotFoundError:
-            raise UserError("hydra/launcher=submitit needs submitit: pip install 'narbench[slurm]'") from None
+            raise UserError("hydra/launcher=submitit needs submitit: pip install -e '.[slurm]' in the checkout") from None
         try:
             self.executor = submitit.AutoExecutor(logs, cluster)
             self.executor.update_parameters(**{key: value for key, value in parameters.items() if value is not None})

@@ -145,7 +145,7 @@ def open_storage(storage: str | None, name: str, out: Path) -> tuple[BaseStorage
         with locks.study():
             return RDBStorage(address, engine_kwargs={"pool_pre_ping": True}), locks
     except ImportError:
-        raise UserError("--storage: PostgreSQL needs a driver: pip install 'narbench[postgres]'") from None
+        raise UserError("--storage: PostgreSQL needs a driver: pip install -e '.[postgres]' in the checkout") from None
     except ArgumentError:
         raise UserError("--storage: not a URL; write postgresql://USER@HOST/DATABASE") from None
     except SQLAlchemyError as error:
