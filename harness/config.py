@@ -171,12 +171,26 @@ def typed(config: DictConfig) -> ExperimentConfig:
     if missing := [name for name in names if name not in config]:
         raise UserError(f"{', '.join(missing)}: missing; an older narbench made this configuration, run it again")
     rest = {name: config[name] for name in names}
+    for key in ("out", "resume", "runs", "init"):
+        rest[key] = None if rest[key] is None else str(rest[key])
+    if not rest["runs"]:
+        raise UserError(f"runs={rest['runs'] or 'null'}: give the folder where runs are kept")
     for key, seed in {"seed": rest["seed"], "protocol.seed": nodes["protocol"].seed}.items():
         if not _is_seed(seed):
             raise UserError(f"{key}={seed}: give a whole number from 0 to {LARGEST_SEED:,}")
     if rest["seeds"] is not None:
         rest["seeds"] = require_seeds(rest["seeds"])
     return ExperimentConfig(**nodes, **rest)
+
+
+def require_one_device(trainer: TrainerConfig, what: str) -> None:
+    """Check that many runs that are made at once have one device each.
+
+    Raises:
+        UserError: if not.
+    """
+    if trainer.devices * trainer.num_nodes > 1 or trainer.strategy != "auto":
+        raise UserError(f"{what} gives every run one device; leave trainer=ddp, trainer.devices and trainer.num_nodes out")
 
 
 def require_seeds(value: Any) -> list[int]:

@@ -55,7 +55,7 @@ class Result:
 
 
 def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
-    """Run (or finish, with ``resume``) the experiment that ``config`` describes.
+    """Run the experiment that ``config`` describes, or finish the run ``resume``, which is left as it is if it is finished.
 
     Args:
         config: composed by Hydra.
@@ -69,7 +69,8 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     keep_freed_memory()
     restart_peak()
     experiment = typed(config)
-    _refuse_seeds(experiment)
+    if (finished := _finished(experiment)) is not None:
+        return finished
     data = build_data(experiment)
     data.prepare_data()
     data.setup()
@@ -163,15 +164,19 @@ def record_of(
     }
 
 
-def _refuse_seeds(config: ExperimentConfig) -> None:
-    """Check that this is one run, and no finished part of a stack."""
+def _finished(config: ExperimentConfig) -> Result | None:
+    """The result that the run to be resumed has already.
+
+    Raises:
+        UserError: if this is not one run.
+    """
     if config.seeds is not None:
         raise UserError(f"seeds={config.seeds} is several runs: use run.py, or harness.stacked_runs.run_seeds in Python")
-    record = RunFolder.existing(Path(config.resume)).record() if config.resume else None
-    if record is not None and "train_seeds" in record["timings"]:
-        raise UserError(
-            f"{config.resume}: finished, in a stack of {record['timings']['train_seeds']} seeds; nothing to resume"
-        )
+    if config.resume is None:
+        return None
+    folder = RunFolder.existing(Path(config.resume))
+    record = folder.record()
+    return None if record is None else Result(folder, record)
 
 
 def build_data(config: ExperimentConfig) -> Benchmark:
@@ -188,13 +193,13 @@ def build_predictor(config: ExperimentConfig, spec: TaskSpec) -> Predictor:
     return predictor
 
 
-def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
+def resumed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of the run that ``config.resume`` names, with the overrides that say where it goes on.
 
     Raises:
         UserError: if it is of an adaptation, or another override given beside ``resume`` differs from it.
     """
-    stored = OmegaConf.create(RunFolder.existing(Path(config.resume)).config())
+    stored = OmegaConf.create(RunFolder.existing(Path(str(config.resume))).config())
     if stored.protocol.name not in VERSIONS:
         raise UserError(f"{config.resume}: made by `narbench adapt`, which continues it with --out {config.resume}")
     for override in overrides:
@@ -205,11 +210,20 @@ def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
             for place in HARDWARE if key == "trainer" else (key,):
                 OmegaConf.update(stored, place, OmegaConf.select(config, place))
             continue
-        given, kept = (OmegaConf.select(node, key) for node in (config, stored))
-        if given is None or given != kept:
+        if _part(config, key) != _part(stored, key):
             raise UserError(f"{override}: differs from the run in {config.resume}; leave it out, or start a new run")
     stored.resume = config.resume
     return stored
+
+
+def _part(config: DictConfig, key: str) -> Any:
+    """What ``key`` sets but for places; the whole configuration for a choice with no key of its own (``experiment``)."""
+    content = OmegaConf.create(plain(typed(config)))
+    for place in PLACES:
+        OmegaConf.update(content, place, None)
+    if key.partition(".")[0] in content:
+        return OmegaConf.select(content, key)
+    return OmegaConf.merge(content, dict.fromkeys(("out", "runs", "resume")))
 
 
 def _folder(config: ExperimentConfig) -> RunFolder:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datasets.errors import UserError
 from harness import experiment, loggers
-from harness.config import compose, plain, typed
+from harness.config import compose, require_one_device, typed
 from harness.experiment import Result
 from harness.records import CONFIG, RunFolder
 from harness.registry import load
@@ -33,7 +33,7 @@ class Job:
 
     Attributes:
         name: the overrides that tell it from the other jobs.
-        config: its configuration, resolved.
+        config: its configuration, with the interpolations by which a seed decides the split.
         directory: what relative paths start from.
         resumable: its folder is ``config.out`` whoever runs it: what is finished is kept, what was interrupted continued.
         start_before: Unix time from which on it is not started any more.
@@ -53,10 +53,11 @@ class Job:
             UserError: for any mistake in the configuration, or if it wants more than one device.
         """
         checked = typed(config)
-        if checked.trainer.devices * checked.trainer.num_nodes > 1:
-            raise UserError(f"{name}: a grid gives every run one device; set trainer.devices=1 trainer.num_nodes=1")
-        checked.logger.group = checked.logger.group or group
-        return cls(name, plain(checked), os.fspath(Path.cwd()), **more)
+        require_one_device(checked.trainer, f"{name}: a grid")
+        content = OmegaConf.to_container(config)
+        assert isinstance(content, dict)
+        content["logger"]["group"] = checked.logger.group or group
+        return cls(name, {str(key): value for key, value in content.items()}, os.fspath(Path.cwd()), **more)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _run(job: Job) -> Outcome:
             return Outcome((Result(RunFolder(folder), finished),))
         if (folder / CONFIG).is_file():
             config.resume = os.fspath(folder)
-            config = experiment.resumed(config, [])
+            config = experiment.resumed(config, experiment.PLACES)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # was killed before it began
         return Outcome((experiment.run(config),))

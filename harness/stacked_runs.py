@@ -17,7 +17,7 @@ from datasets.base import Benchmark
 from datasets.errors import UserError
 from harness import loggers
 from harness.config import ExperimentConfig, typed
-from harness.experiment import Result, build_data, build_predictor, finish, resumable
+from harness.experiment import PLACES, Result, build_data, build_predictor, finish, resumable
 from harness.memory import keep_freed_memory, restart_peak
 from harness.records import SEED_FOLDERS, RunFolder, write_text
 from harness.stacked_training import StackedTraining
@@ -38,7 +38,9 @@ def run_seeds(config: DictConfig) -> list[Result]:
     if stack.seed:
         raise UserError(f"seed={stack.seed} beside seeds={stack.seeds}: give one of them")
     resume = RunFolder.existing(Path(stack.resume)) if stack.resume else None
-    configs = _stored(resume) if resume else [typed(_with_seed(config, seed)) for seed in stack.seeds or ()]
+    if resume and (finished := _finished(resume)):
+        return finished
+    configs = _stored(resume, config) if resume else [typed(_with_seed(config, seed)) for seed in stack.seeds or ()]
     data, predictors, inits = zip(*map(_built, configs), strict=True)
     training = StackedTraining(predictors, data, configs)
     folder, folders = (resume, _folders(resume)) if resume else _created(stack, configs)
@@ -99,5 +101,17 @@ def _folders(stack: RunFolder) -> list[RunFolder]:
     return [RunFolder.existing(stack.path / name) for name in json.loads(path.read_text())]
 
 
-def _stored(stack: RunFolder) -> list[ExperimentConfig]:
-    return [typed(OmegaConf.create(folder.config())) for folder in _folders(stack)]
+def _finished(stack: RunFolder) -> list[Result]:
+    """The results of all seeds, none while one is missing."""
+    found = [(folder, folder.record()) for folder in _folders(stack)]
+    results = [Result(folder, record) for folder, record in found if record is not None]
+    return results if len(results) == len(found) else []
+
+
+def _stored(stack: RunFolder, config: DictConfig) -> list[ExperimentConfig]:
+    """The configurations of the seeds, at the places where ``config`` has the stack go on."""
+    stored = [OmegaConf.create(folder.config()) for folder in _folders(stack)]
+    for own in stored:
+        for place in PLACES:
+            OmegaConf.update(own, place, OmegaConf.select(config, place))
+    return [typed(own) for own in stored]

@@ -374,6 +374,8 @@ def test_a_damaged_last_checkpoint_is_named_when_a_run_is_resumed(seeds, tmp_pat
     config = compose([*SMALL, "recipe.epochs=2", seeds, f"out={out}"])
     start = run if seeds == "seed=0" else run_seeds
     start(config)
+    for record in out.rglob("record.json"):
+        record.unlink()
     last = out / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:10_000])
     with pytest.raises(narbench.UserError, match=rf"last\.ckpt: damaged checkpoint; delete it, and resume={out} trains"):
@@ -417,6 +419,37 @@ def test_resume_in_python_takes_the_configuration_of_the_run(tmp_path):
     assert again.record["metrics"] == whole.record["metrics"]
     with pytest.raises(narbench.UserError, match="differs from the run"):
         narbench.run("seed=4", f"resume={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("again", ["predictor=flops", "protocol=paper", "dataset=digits201", "experiment=mine"])
+def test_the_command_of_a_run_finishes_it(tmp_path, monkeypatch, again):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrain: 60\n")
+    command = ["predictor=flops", "protocol=paper", "experiment=mine", "val=40", "logger=none"]
+    command.append(f"hydra.searchpath=[file://{tmp_path}]")
+    whole = narbench.run(*command, f"out={tmp_path / 'run'}")
+    (tmp_path / "run" / "record.json").unlink()
+    overrides = [*command, "dataset.cache=elsewhere", f"resume={tmp_path / 'run'}"]
+    assert resumed(compose(overrides), [again]).train == 60
+    with pytest.raises(narbench.UserError, match=f"{again}: differs"):
+        resumed(compose([*overrides, "train=70", "predictor=knn", "protocol=strict", "dataset=ortcpu"]), [again])
+    assert narbench.run(*command, f"resume={tmp_path / 'run'}").record["metrics"] == whole.record["metrics"]
+
+
+def test_a_finished_run_is_left_as_it_is(small_run):
+    path = small_run.folder.path / "record.json"
+    before = path.read_text()
+    assert narbench.run(f"resume={small_run.folder.path}").record == json.loads(before)
+    assert path.read_text() == before
+
+
+def test_numbers_are_folders_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = narbench.run("predictor=params", "train=40", "val=30", "logger=none", "out=5")
+    assert made.folder.path == Path("5")
+    assert narbench.run("resume=5").record["id"] == made.record["id"]
+    with pytest.raises(narbench.UserError, match="runs=null: give the folder"):
+        narbench.run("predictor=params", "runs=null")
 
 
 @pytest.mark.parametrize("place", ["out", "runs"])

@@ -11,7 +11,7 @@ import pytest
 
 import run as entry
 from datasets.errors import UserError
-from harness.config import compose, typed
+from harness.config import compose, config_hash, typed
 from harness.grid import Job, execute, named_executor, run_jobs
 from harness.launchers.local import LocalExecutor
 from harness.records import RunFolder
@@ -94,7 +94,7 @@ def test_a_dead_process_is_replaced(tmp_path, capsys):
         (("predictor=flops,kn",), "did you mean knn"),
         (("predictor=flops,knn", "predictor.dim=3"), "unknown key"),
         (("predictor=flops,nnlp", "recipe.lr=fast"), "recipe.lr"),
-        (("predictor=flops,nnlp", "trainer.devices=2"), "set trainer.devices=1"),
+        (("predictor=flops,nnlp", "trainer.devices=2"), "leave trainer=ddp, trainer.devices and"),
     ],
 )
 def test_a_mistake_in_any_point_stops_the_grid_before_it_starts(grid, overrides, message):
@@ -158,6 +158,13 @@ def test_unknown_launchers_are_mistakes():
         named_executor("basic", [])
 
 
+@pytest.mark.parametrize("setting", ["n_workers", "threads"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_less_than_one_worker_or_thread_is_a_mistake(setting, value):
+    with pytest.raises(UserError, match=f"{setting}={value}: give 1 or more"):
+        named_executor("local", [f"hydra.launcher.{setting}={value}"])
+
+
 def test_several_writers_never_share_a_folder(tmp_path, monkeypatch):
     """The folders are told apart by the file system alone, so threads are as good as hosts; all find them empty."""
 
@@ -180,6 +187,9 @@ def test_a_job_of_several_seeds_leaves_a_run_of_each(tmp_path):
     outcome = execute(job(tmp_path, *small, "seeds=[0,1]"))
     assert [result.record["seed"] for result in outcome.results] == [0, 1], outcome.error
     assert all((result.folder.path / "record.json").is_file() for result in outcome.results)
+    alone = compose([*small, "seed=1", "logger=none", f"runs={tmp_path}"])
+    assert outcome.results[1].record["config_hash"] == config_hash(typed(alone))
+    assert len({result.record["protocol"]["sha256"] for result in outcome.results}) == 2, "each seed has its own split"
 
 
 def test_the_group_of_a_grid_is_that_of_its_runs(tmp_path):

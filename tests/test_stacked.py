@@ -18,7 +18,7 @@ import run as entry
 from datasets.errors import UserError
 from harness import registry
 from harness.config import compose, config_hash, typed
-from harness.experiment import build_predictor, finish
+from harness.experiment import build_predictor, finish, resumed
 from harness.memory import peak_memory_mb
 from harness.records import RunFolder, list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
@@ -163,6 +163,19 @@ def test_a_stack_is_scored_in_batches_of_any_size(tmp_path, monkeypatch):
     assert reached[1] == pytest.approx(reached[2], abs=5e-3)
 
 
+def test_a_stack_goes_on_where_it_is_told_to_and_is_left_when_it_is_finished(tmp_path):
+    results = run_seeds(compose(overrides("gin", "seeds=[0,1]", f"out={tmp_path}")))
+    for result in results:
+        (result.folder.path / "record.json").unlink()
+    config = resumed(compose([f"resume={tmp_path}", "trainer.eval_nodes=50"]), ["trainer.accelerator=cpu"])
+    config.trainer.accelerator = "cpu"
+    again = run_seeds(config)
+    assert [result.record["config"]["trainer"]["accelerator"] for result in again] == ["cpu", "cpu"]
+    written = [(result.folder.path / "record.json").read_text() for result in again]
+    assert [result.record for result in run_seeds(config)] == [json.loads(text) for text in written]
+    assert [(result.folder.path / "record.json").read_text() for result in again] == written
+
+
 def test_runs_of_seeds_are_listed_beside_the_others(tmp_path, monkeypatch):
     results = run_seeds(compose(overrides("gin", "seeds=[3,5]", f"runs={tmp_path}")))
     first, second = (result.folder.path for result in results)
@@ -172,13 +185,14 @@ def test_runs_of_seeds_are_listed_beside_the_others(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"-stack: not finished; finish it with resume="):
         RunFolder.existing(Path(f"{first}-stack")).finished()
     (tmp_path / "kept").rename(second / "record.json")
+    before = (first / "record.json").read_text()
     assert {path.parent.name for path in tmp_path.glob("*/record.json")} == {r.folder.path.name for r in results}
     assert list_unfinished(tmp_path) == []
     (results[1].folder.path / "record.json").unlink()
     assert set(list_unfinished(tmp_path)) == {results[1].folder.path, Path(f"{results[0].folder.path}-stack")}
     monkeypatch.setattr(sys, "argv", ["run.py", f"resume={results[0].folder.path}"])
-    with pytest.raises(SystemExit):
-        entry.main()
+    entry.main()
+    assert (results[0].folder.path / "record.json").read_text() == before, "it is finished"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +251,7 @@ def test_batches_of_any_sizes_can_be_joined(case):
         for name, _ in members[0].named_parameters()
     }
     together = functional_call(members[0], weights, (pick(pool, list(range(40))),))
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)

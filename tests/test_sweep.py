@@ -3,6 +3,7 @@
 import _thread
 import csv
 import itertools
+import re
 import signal
 import statistics
 import threading
@@ -25,7 +26,7 @@ from harness.sweep.report import experiment_file
 from harness.sweep.space import Dimension, Space, as_overrides, known_spaces, read_space
 from harness.sweep.storage import open_storage
 from harness.sweep.trial import run_trial, trial_config
-from harness.sweep.worker import Sweep, shares
+from harness.sweep.worker import FAILURES, Sweep, shares
 
 SMALL = ["train=60", "val=40", "protocol.test=60", "logger=none"]
 NEIGHBOURS = {"predictor.k": Dimension("int", 1, 20), "predictor.walk": Dimension("int", 0, 2)}
@@ -369,11 +370,47 @@ def test_an_interrupted_sweep_continues(tmp_path, capsys):
     assert (tmp_path / "another/host/experiment/best.yaml").exists()
 
 
-def test_a_worker_that_fails_is_reported_and_its_trial_does_not_count(tmp_path):
-    sweep = Sweep(
-        knn(overrides=["predictor=knn", "dataset=nasbench201", f"dataset.root={tmp_path}"]), None, tmp_path / "out", 1
-    )
+def test_data_that_are_absent_are_missed_before_a_trial_begins(tmp_path):
+    space = knn(overrides=["predictor=knn", "dataset=nasbench201", f"dataset.root={tmp_path}"])
+    with pytest.raises(UserError, match="nasbench201: no data"):
+        driver.run(Sweep(space, None, tmp_path / "out", 1))
+    assert not Ledger.open(space, None, tmp_path / "out").study.trials[1:]
+
+
+def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path, capsys):
+    sizes = {"train": Dimension("categorical", choices=[60, 5000]), "predictor.k": NEIGHBOURS["predictor.k"]}
+    ledger = driver.run(Sweep(knn(space=sizes, trials=4), None, tmp_path, 1))
+    states = [trial.state for trial in ledger.study.trials]
+    assert states.count(TrialState.COMPLETE) == 4
+    assert all((trial.state == TrialState.FAIL) is (trial.params["train"] == 5000) for trial in ledger.study.trials)
+    assert TrialState.FAIL in states
+    assert re.search(r"trial \d+: failed \(protocol.train=5000 means", capsys.readouterr().err)
+
+
+def test_a_worker_gives_up_after_failures_in_a_row_and_the_configuration_is_tried_again(tmp_path):
+    space = knn(overrides=["predictor=knn", *SMALL[:-1], "logger=none", "dataset.labels.train=absent"], trials=2)
     with pytest.raises(UserError, match="worker 0 stopped early"):
-        driver.run(sweep)
-    assert "nasbench201" in (tmp_path / "out/workers/0.log").read_text()
-    assert [trial.state for trial in Ledger.open(sweep.space, None, tmp_path / "out").study.trials] == [TrialState.FAIL]
+        driver.run(Sweep(space, None, tmp_path, 1))
+    trials = Ledger.open(space, None, tmp_path).study.trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * FAILURES + [TrialState.WAITING]
+    assert trials[0].params == trials[-1].system_attrs["fixed_params"] == space.configured
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.lr=0.1", "recipe.lr is searched"),
+        ("experiment=nnformer_nasbench201_156", "write it into overrides of a copy"),
+        ("hydra/launcher=submitit", "a sweep has workers of its own"),
+        ("trainer=ddp", "a sweep gives every run one device"),
+    ],
+)
+def test_what_cannot_be_changed_beside_a_space_is_refused(tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        read_space(write(tmp_path), [override])
+
+
+def test_an_empty_space_is_a_mistake(tmp_path):
+    (tmp_path / "empty.yaml").touch()
+    with pytest.raises(UserError, match="missing mandatory value: overrides"):
+        read_space(str(tmp_path / "empty.yaml"))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 from table_records import write_run
 from typer.testing import CliRunner
 
@@ -150,6 +151,23 @@ def test_variants_are_run_with_the_settings_of_the_one_that_has_runs(definition,
     configs = [one.job.config for one in planned if one.job.config["predictor"]["name"] == "nnformer"]
     found = sorted((config["predictor"]["masks"], config["seed"], config["recipe"]["epochs"]) for config in configs)
     assert found == [("as_code", 1, 7), ("as_paper", 0, 7), ("as_paper", 1, 7)]
+
+
+def test_an_interrupted_run_is_continued_with_the_data_where_they_are_now(definition, runs, tmp_path):
+    def job(root):
+        changes = [f"runs={runs}", "logger=none", f"dataset.root={tmp_path / root}"]
+        return plan(read_definition(str(definition("flops"))), [], changes, only_missing=True)[0].job
+
+    config = OmegaConf.create(job("before").config)
+    grid.RunFolder.create(typed(config))
+    (result,) = grid.execute(job("after")).results
+    assert str(result.folder.path) == config.out
+    assert result.record["config"]["dataset"]["root"] == str(tmp_path / "after")
+
+
+def test_the_launcher_is_no_override(definition, runs):
+    with pytest.raises(UserError, match="give --launcher submitit"):
+        order(definition("flops"), runs, "hydra/launcher=submitit")
 
 
 @pytest.mark.parametrize("change", ["seed=5", "seeds=[0,1]", "out=mine", "+resume=mine"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.records import require_folder
 from harness.terminal import say
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def sweep(
 
     space = read_space(name, overrides or [], trials)
     folder = out or Path("runs/sweeps") / space.name
+    require_folder(folder, f"--out {folder}")
     space.name = folder.resolve().name
     try:
         ledger = run(Sweep(space, storage, folder, workers or len(gpus()) or 1))
@@ -53,5 +56,7 @@ def _report(ledger: Ledger, folder: Path) -> None:
     say(f"best of {ledger.space.trials} trials: {describe(ledger, best)}")
     if (configured := configured_trial(ledger)) is not None:
         say(f"without the sweep: {describe(ledger, configured)}")
-    say(f"run it again: python run.py --config-dir {folder} experiment=best")
+    places = [text for text in ledger.space.overrides if text.startswith(("dataset.root=", "dataset.cache="))]
+    again = shlex.join(["python", "run.py", "--config-dir", str(folder), "experiment=best", *places])
+    say(f"run it again: {again}")
     say(f"results in {folder}")

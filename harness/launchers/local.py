@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 import torch
 from joblib import cpu_count  # type: ignore[import-untyped]
 
+from datasets.errors import UserError
 from harness.grid import Job, Outcome, execute
 
 PATIENCE_SECONDS = 10
@@ -25,9 +26,15 @@ class LocalExecutor:
     Args:
         n_workers: processes; more of them than GPUs share these.
         threads: threads of a process; by default ``OMP_NUM_THREADS``, or its share of the cores.
+
+    Raises:
+        UserError: for fewer than one.
     """
 
     def __init__(self, n_workers: int | None = None, threads: int | None = None) -> None:
+        for name, value in {"n_workers": n_workers, "threads": threads}.items():
+            if value is not None and value < 1:
+                raise UserError(f"hydra.launcher.{name}={value}: give 1 or more")
         self.n_workers = n_workers
         self.threads = threads
 

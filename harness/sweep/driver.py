@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.progress import Progress
 
 from datasets.errors import UserError
+from harness.config import compose, typed
+from harness.experiment import build_data
 from harness.progress import bar
 from harness.sweep.ledger import Ledger
 from harness.sweep.report import best_trial, describe, write_results
@@ -23,9 +25,11 @@ def run(sweep: Sweep) -> Ledger:
     """Run the sweep to its end, or continue it, and write its results to ``sweep.out``.
 
     Raises:
-        UserError: for another study of this name, an unreachable storage, or workers that stopped early.
+        UserError: for data that are absent, another study of this name, an unreachable storage, or workers that stopped
+            early.
         KeyboardInterrupt: passed on once the workers are gone and the results so far are written.
     """
+    build_data(typed(compose(sweep.space.overrides))).prepare_data()
     ledger = Ledger.open(sweep.space, sweep.storage, sweep.out)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.sweep.worker"])

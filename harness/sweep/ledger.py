@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna import Study, Trial
@@ -21,6 +22,9 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ATTEMPTS = 3
 """Times that the values of an abandoned trial are tried: they may be what kills the worker."""
 
+REASON = "error"
+"""User attribute of a failed trial: what was raised, in one line."""
+
 
 class Ledger:
     """A study and the locks of its trials."""
@@ -35,7 +39,7 @@ class Ledger:
         """Create the study, or continue the one of this name.
 
         The first trial of a new study is the configuration as it is, if the space contains it: what a sweep is worth is
-        its difference from that.
+        its difference from that. If it failed it is tried again whenever the study is continued.
 
         Raises:
             UserError: if that one has another space, or if the storage cannot be reached.
@@ -54,7 +58,7 @@ class Ledger:
                         "another study with another --out"
                     )
                 study.set_user_attr(key, value)
-            if not study.get_trials(deepcopy=False) and space.configured:
+            if space.configured and space.configured not in _tried(study):
                 study.enqueue_trial(space.configured)
         return cls(study, locks, space)
 
@@ -74,6 +78,11 @@ class Ledger:
         """Write down the outcome, unless the trial was given to another worker meanwhile, and free its lock."""
         self.study.tell(trial, values, state, skip_if_finished=True)
         self.locks.release(trial.number)
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Write down that and why a trial failed; its values are not tried again while this study goes on."""
+        trial.set_user_attr(REASON, reason)
+        self.finish(trial, TrialState.FAIL)
 
     def finished(self) -> list[FrozenTrial]:
         """Complete and pruned trials, by number."""
@@ -103,6 +112,12 @@ class Ledger:
             values = trials[number].system_attrs.get("fixed_params", {}) | trials[number].params
             self.study.enqueue_trial(values, user_attrs={"retry_of": number, "attempt": attempt + 1})
         self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def _tried(study: Study) -> list[dict[str, Any]]:
+    """Values of the trials that did not fail, those that are yet to begin included."""
+    trials = study.get_trials(deepcopy=False)
+    return [t.system_attrs.get("fixed_params", {}) | t.params for t in trials if t.state != TrialState.FAIL]
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

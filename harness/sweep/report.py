@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.config import NOT_HASHED, compose
 from harness.records import write_text
-from harness.sweep.ledger import Ledger
+from harness.sweep.ledger import REASON, Ledger
 from harness.sweep.plots import write_plots
 from harness.sweep.space import OBJECTIVES, Space
 from harness.sweep.trial import trial_config
@@ -42,7 +42,8 @@ def describe(ledger: Ledger, trial: FrozenTrial) -> str:
             f"{OBJECTIVES[name].short} {value:.4g}" for name, value in zip(names, trial.values, strict=True)
         )
     else:
-        outcome = "pruned" if trial.state == TrialState.PRUNED else "failed or abandoned"
+        failed = f"failed ({trial.user_attrs[REASON]})" if REASON in trial.user_attrs else "abandoned"
+        outcome = "pruned" if trial.state == TrialState.PRUNED else failed
     values = " ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in trial.params.items()
     )

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from datasets.errors import UserError, require_choice
-from harness.config import compose, config_hash, typed
+from harness.config import compose, config_hash, require_one_device, typed
 from harness.metric_facts import COSTS, METRICS
 from harness.registry import suggest
 
@@ -130,10 +130,12 @@ def read_space(name: str, overrides: Sequence[str] = (), trials: int | None = No
         hint = suggest(name, known) if known else "give the path of a YAML file, or run in a checkout"
         raise UserError(f"sweep {name}: no such search space; {hint}")
     try:
-        content = OmegaConf.create(yaml.safe_load(path.read_text()))
+        content = OmegaConf.create(yaml.safe_load(path.read_text()) or {})
         space = cast(Space, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Space), content)))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}; docs/sweeps.md shows the form") from None
+    for override in overrides:
+        _refuse_change(override, space)
     space.name = path.stem
     space.overrides = [*space.overrides, *overrides]
     space.trials = space.trials if trials is None else trials
@@ -148,6 +150,17 @@ def read_space(name: str, overrides: Sequence[str] = (), trials: int | None = No
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
     """Drawn values as Hydra overrides."""
     return [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+
+
+def _refuse_change(override: str, space: Space) -> None:
+    """Check that an override given beside a space changes its trials."""
+    key = override.lstrip("+~").partition("=")[0]
+    if key in space.space:
+        raise UserError(f"{override}: {key} is searched; leave it out, or search a copy of the space without it")
+    if key == "experiment":
+        raise UserError(f"{override}: the space's own predictor and dataset come first; write it into overrides of a copy")
+    if key.startswith("hydra"):
+        raise UserError(f"{override}: a sweep has workers of its own; leave it out, and give --workers")
 
 
 def _check(space: Space) -> None:
@@ -180,7 +193,8 @@ def _check_keys(space: Space) -> None:
             raise UserError(f"space.{key}: is set by the sweep; leave it out")
     for index in range(max(map(len, ends.values()))):
         values = {key: examples[min(index, len(examples) - 1)] for key, examples in ends.items()}
-        typed(compose([*space.overrides, *as_overrides(values)]))
+        trial = typed(compose([*space.overrides, *as_overrides(values)]))
+        require_one_device(trial.trainer, "a sweep")
 
 
 def _drawable(distribution: BaseDistribution, value: Any) -> list[Any]:

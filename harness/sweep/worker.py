@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -17,10 +18,14 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from datasets.errors import UserError
+from harness import loggers
 from harness.launchers.local import gpus
 from harness.sweep.ledger import Ledger
 from harness.sweep.space import Space
 from harness.sweep.trial import run_trial
+
+FAILURES = 5
+"""Failed trials in a row after which a worker gives up."""
 
 PATIENCE = 1.0
 """Seconds between looks at trials that other workers run and may abandon."""
@@ -48,12 +53,14 @@ def work(sweep: Sweep, index: int) -> None:
     _become_quiet(sweep.out / "workers" / f"{index}.log")
     _take_share(index, sweep.workers)
     ledger = Ledger.open(sweep.space, sweep.storage, sweep.out)
-    try:
-        while not ledger.done and _parent_lives():
-            if not _run_one(ledger, sweep.out):
-                time.sleep(PATIENCE)
-    except UserError as error:
-        sys.exit(str(error))
+    failures = 0
+    while not ledger.done and _parent_lives():
+        outcome = _run_one(ledger, sweep.out)
+        if outcome is None:
+            time.sleep(PATIENCE)
+        failures = failures + 1 if outcome is False else 0
+        if failures == FAILURES:
+            sys.exit(f"{failures} trials in a row failed")
 
 
 def shares(cores: list[int], workers: int) -> list[list[int]]:
@@ -63,19 +70,21 @@ def shares(cores: list[int], workers: int) -> list[list[int]]:
     return [list(map(int, group)) for group in np.array_split(cores, workers)]
 
 
-def _run_one(ledger: Ledger, out: Path) -> bool:
-    """Run one trial; False if there is none to run for now."""
+def _run_one(ledger: Ledger, out: Path) -> bool | None:
+    """Run one trial and say whether it was finished; None if there is none to run for now."""
     trial = ledger.claim()
     if trial is None:
-        return False
+        return None
     trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
     try:
         values = run_trial(trial, ledger.space, out)
     except TrialPruned:
         ledger.finish(trial, TrialState.PRUNED)
-    except BaseException:
-        ledger.finish(trial, TrialState.FAIL)
-        raise
+    except Exception as error:  # a trial's values may be what fails, in any way; those of others need not
+        loggers.close_unfinished()
+        traceback.print_exc()
+        ledger.fail(trial, " ".join(str(error).split()) if isinstance(error, UserError) else repr(error))
+        return False
     else:
         ledger.finish(trial, TrialState.COMPLETE, values)
     return True

@@ -58,6 +58,8 @@ def plan(
         UserError: for a mistake in the overrides, or data that are absent.
     """
     for change in changes:
+        if change.startswith("hydra/"):
+            raise UserError(f"{change}: give --launcher {change.partition('=')[2]}")
         if change.lstrip("+~").partition("=")[0] in OWN_KEYS:
             raise UserError(f"{change}: the table sets that of every run; leave it out")
     deadline = None if max_hours is None else time.time() + 3600 * max_hours
