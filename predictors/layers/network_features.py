@@ -26,9 +26,12 @@ ATTRIBUTE_SCALES = {
     "group": (15.08, 6144.0),
     "bias": (0.77, 1.0),
     "perm": (1.78, 4.0),
-    "output_padding": (0.0, 1e-5),
+    "output_padding": (0.0, 1.0),
 }
-"""Centre and scale of each attribute in NNLP."""
+"""Centre and scale of each attribute in NNLP, but for the scale of output padding, there 1e-5.
+
+NNLQP's networks have no output padding, so it is 0 under either; 1e-5 makes one pixel of it a feature of 100,000.
+"""
 
 SHAPE_CENTRES = (12.25, 286.96, 32.62, 31.80)
 SHAPE_SCALES = (1024.0, 2496.0, 256.0, 256.0)
