@@ -113,7 +113,7 @@ class TrainedPredictor:
             platform: device, of a run on several.
 
         Raises:
-            UserError: if the network cannot be read or exported, or the platform is unknown.
+            UserError: if the network cannot be read or exported, nothing can be predicted of it, or the platform is unknown.
         """
         place = self._platform(platform)
         if isinstance(network, (str, Path)):
@@ -173,8 +173,10 @@ class TrainedPredictor:
         ]
 
     def _answer(self, name: str, graph: NetworkGraph, value: float) -> Prediction | Failure:
-        if not np.isfinite(value):
-            return Failure(name, "the prediction is not a finite number; the network is too unlike the training networks")
+        if not 0 < value < np.inf:
+            return Failure(
+                name, "the prediction is not a finite number above 0; the network is too unlike the training networks"
+            )
         low, high = self.band.around(value) if self.band else (None, None)
         remarks = tuple(self.ranges.remarks(graph, self.spec.operations))
         return Prediction(name, value, low, high, int(graph.static["batch"]), len(graph.ops), remarks)

@@ -201,6 +201,18 @@ def test_files_that_cannot_be_predicted(home, narbench, tmp_path):
     assert (status, "no .onnx files in this folder" in err) == (2, True)
 
 
+@pytest.mark.parametrize("value", [-0.0, -1.0, np.nan, np.inf])
+def test_a_prediction_that_is_no_latency_fails(trained, home, monkeypatch, value):
+    files = [network(home, key) for key in (1, 2)]
+    monkeypatch.setattr(trained, "_predictor", lambda batch: torch.tensor([2.0, value]))
+    good, bad = trained.predict_files(files, batch=1)
+    assert good.latency_ms == 2
+    assert (bad.network, "not a finite number above 0" in bad.error) == (str(files[1]), True)
+    monkeypatch.setattr(trained, "_predictor", lambda batch: torch.tensor([value]))
+    with pytest.raises(UserError, match=r"001\.onnx: the prediction is not a finite number above 0"):
+        trained.predict(files[1], batch=1)
+
+
 def test_single_prediction_mistakes(trained, tmp_path):
     with pytest.raises(UserError, match=r"none\.onnx: no such file"):
         trained.predict(tmp_path / "none.onnx")
