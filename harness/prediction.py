@@ -34,6 +34,9 @@ CHUNK = 64
 POOL_FROM = 1000
 """Files from which on reading them on all cores makes up for starting processes."""
 
+NO_MEMORY = ("can't allocate memory", "not enough memory")
+"""What PyTorch's CPU allocator says in a ``RuntimeError``, on Linux and on Windows."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -113,7 +116,7 @@ class TrainedPredictor:
             platform: device, of a run on several.
 
         Raises:
-            UserError: if the network cannot be read or exported, nothing can be predicted of it, or the platform is unknown.
+            UserError: if the network cannot be read, exported or predicted, or the platform is unknown.
         """
         place = self._platform(platform)
         if isinstance(network, (str, Path)):
@@ -172,7 +175,9 @@ class TrainedPredictor:
             for name, result in zip(names, results, strict=True)
         ]
 
-    def _answer(self, name: str, graph: NetworkGraph, value: float) -> Prediction | Failure:
+    def _answer(self, name: str, graph: NetworkGraph, value: float | None) -> Prediction | Failure:
+        if value is None:
+            return Failure(name, f"not enough memory for the prediction of its {len(graph.ops):,} nodes")
         if not 0 < value < np.inf:
             return Failure(
                 name, "the prediction is not a finite number above 0; the network is too unlike the training networks"
@@ -181,18 +186,29 @@ class TrainedPredictor:
         remarks = tuple(self.ranges.remarks(graph, self.spec.operations))
         return Prediction(name, value, low, high, int(graph.static["batch"]), len(graph.ops), remarks)
 
-    def _forward(self, graphs: Sequence[NetworkGraph], platform: int | None) -> list[float]:
-        """Predictions in the order of ``graphs``, made in batches of networks of like size."""
+    def _forward(self, graphs: Sequence[NetworkGraph], platform: int | None) -> list[float | None]:
+        """Predictions in the order of ``graphs``, made in batches of networks of like size; None where memory is short."""
         sizes = np.array([len(graph.ops) for graph in graphs], np.int64)
-        values = np.empty(len(graphs))
+        values: list[float | None] = [None] * len(graphs)
         with torch.inference_mode():
             order = np.argsort(sizes, kind="stable")
             for rows in NodeBudgetSampler(order, sizes[order], self._batch_nodes):
-                graph_batch = batch([graphs[row] for row in rows])
-                if platform is not None:
-                    graph_batch = replace(graph_batch, platform=torch.full((len(rows),), platform))
-                values[rows] = self._predictor(graph_batch).double().numpy()
-        return [float(value) for value in values]
+                for row, value in zip(rows, self._together([graphs[row] for row in rows], platform), strict=True):
+                    values[row] = value
+        return values
+
+    def _together(self, graphs: Sequence[NetworkGraph], platform: int | None) -> list[float | None]:
+        """Predictions of one batch, or of its networks one at a time if memory is short; None for those alone too large."""
+        try:
+            graph_batch = batch(graphs)
+            if platform is not None:
+                graph_batch = replace(graph_batch, platform=torch.full((len(graphs),), platform))
+            values: list[float | None] = self._predictor(graph_batch).double().tolist()
+            return values
+        except (MemoryError, RuntimeError) as error:
+            if not _memory_is_short(error):
+                raise
+        return [self._together([graph], platform)[0] for graph in graphs] if len(graphs) > 1 else [None]
 
     def _platform(self, name: str | None) -> int | None:
         known = tuple(self.platforms)
@@ -219,6 +235,10 @@ def record_on_networks(folder: RunFolder) -> dict[str, Any]:
             "networks (dataset=ortcpu, nnlqp or nb201_latency)"
         )
     return record
+
+
+def _memory_is_short(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in NO_MEMORY)
 
 
 def _onnx(network: ModelProto | nn.Module | ExportedProgram, example: Any) -> bytes:

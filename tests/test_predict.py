@@ -18,7 +18,9 @@ from torch import nn
 import narbench as api
 from datasets.errors import UserError
 from datasets.onnx_file import parse
+from datasets.onnx_graph import read_network
 from harness.error_band import ErrorBand
+from harness.prediction import Failure
 from harness.torch_export import to_onnx
 
 SMALL = ("predictor.hidden=16", "predictor.head=8", "recipe.epochs=3", "logger=none")
@@ -211,6 +213,47 @@ def test_a_prediction_that_is_no_latency_fails(trained, home, monkeypatch, value
     monkeypatch.setattr(trained, "_predictor", lambda batch: torch.tensor([value]))
     with pytest.raises(UserError, match=r"001\.onnx: the prediction is not a finite number above 0"):
         trained.predict(files[1], batch=1)
+
+
+def allocate(error):
+    """Fail as PyTorch's CPU allocator does, or with ``error``."""
+    if error is None:
+        torch.empty(10**15)
+    raise error
+
+
+@pytest.mark.parametrize("error", [None, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")], ids=repr)
+def test_a_network_too_large_for_memory_leaves_the_others_their_answers(trained, home, monkeypatch, error):
+    """The batch that runs out of memory is predicted again one network at a time."""
+    folder, predictor, sizes = home / "data", trained._predictor, []
+    expected = trained.predict_files(folder, batch=1)
+
+    def small_memory(batch):
+        sizes.append(len(batch))
+        if len(batch) > 4 or (batch.static["flops"] == largest).any():
+            allocate(error)
+        return predictor(batch)
+
+    largest = max(read_network(folder / each.network, 1).static["flops"] for each in expected)
+    monkeypatch.setattr(trained, "_predictor", small_memory)
+    answers = trained.predict_files(folder, batch=1)
+    failed = [answer for answer in answers if isinstance(answer, Failure)]
+    assert [answer.error for answer in failed] == ["not enough memory for the prediction of its 7 nodes"]
+    assert sizes == [40, *[1] * 40]
+    for answer, known in zip(answers, expected, strict=True):
+        assert answer.network == known.network
+        assert answer in failed or answer.latency_ms == pytest.approx(known.latency_ms, rel=1e-5)
+    with pytest.raises(UserError, match="onnx: not enough memory"):
+        trained.predict(failed[0].network, batch=1)
+
+
+def test_other_errors_of_a_predictor_are_not_swallowed(trained, home, monkeypatch):
+    def broken(batch):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(trained, "_predictor", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        trained.predict_files(home / "data", batch=1)
 
 
 def test_single_prediction_mistakes(trained, tmp_path):
