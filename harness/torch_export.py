@@ -17,7 +17,8 @@ from datasets.errors import UserError
 def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
     """Export a model in evaluation mode, batch normalisation as operators of its own (as NNLQP's files have it).
 
-    PyTorch's TorchScript exporter is used: its successor fuses batch normalisation and needs a package more (onnxscript).
+    Attention is made of operators too: PyTorch's fused one, taken where gradients are off, cannot be exported. PyTorch's
+    TorchScript exporter is used: its successor fuses batch normalisation and needs a package more (onnxscript).
 
     Args:
         model: a module, or an exported program, which is taken in the mode in which it was exported.
@@ -30,10 +31,12 @@ def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
     module: Any = model.module() if isinstance(model, ExportedProgram) else model
     inputs, keywords = _inputs(model, example)
     modes = [(part, part.training) for part in module.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
     if not exported:
         module.eval()
     buffer = io.BytesIO()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             keep = torch.onnx.TrainingMode.PRESERVE
@@ -45,6 +48,7 @@ def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
             "export it to a file by other means"
         ) from error
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for part, mode in modes:
             part.training = mode
     return _unshared(buffer.getvalue())

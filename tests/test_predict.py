@@ -383,6 +383,33 @@ def test_a_transformer_is_predicted(trained):
     assert "LayerNormalization (4)" in answer.warnings[0]
 
 
+@pytest.mark.parametrize("way", ["no_grad", "inference_mode", "frozen"])
+def test_attention_is_exported_as_operators_however_gradients_are_turned_off(trained, way):
+    module, example = Transformer(), torch.zeros(2, 7, 16)
+    expected = trained.predict(module, example=example)
+    if way == "frozen":
+        answer = trained.predict(module.requires_grad_(False), example=example)
+    else:
+        with getattr(torch, way)():
+            answer = trained.predict(module, example=example)
+    assert answer == expected
+    with torch.no_grad():
+        onnx.checker.check_model(onnx.load_from_string(to_onnx(nn.MultiheadAttention(16, 2), (torch.zeros(7, 1, 16),) * 3)))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_export_leaves_the_fused_attention_as_it_was_set(enabled):
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        to_onnx(nn.Linear(2, 2), torch.zeros(1, 2))
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
+        with pytest.raises(UserError, match="cannot be exported"):
+            to_onnx(nn.Linear(2, 2), torch.zeros(1, 3))
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
 def test_export_keeps_batch_normalisation():
     content = to_onnx(resnet(), torch.zeros(2, 3, 32, 32))
     onnx.checker.check_model(onnx.load_from_string(content))
