@@ -94,7 +94,8 @@ class Adaptation:
         draws: the data under each draw of as many networks as the largest k.
         sizes: numbers k, rising.
         options: of the user.
-        seen: evaluated networks of the first draw that trained the run; None if its data are not there any more.
+        seen: evaluated networks of the first draw that trained the run or one that it started from; None if one of these
+            runs, or its data, are not there any more.
     """
 
     def __init__(self, run: Path, data: Path, options: Options) -> None:
@@ -191,16 +192,17 @@ class Adaptation:
             )
 
     def _seen(self) -> int | None:
-        """None also if the run's data are others by now."""
-        data = self.draws[0]
+        """None also if the data of one of these runs are others by now."""
+        data, known = self.draws[0], set[bytes]()
         try:
-            theirs = build_data(self.source.config)
-            theirs.setup()
+            for config, record in self.source.lineage():
+                theirs = build_data(config)
+                theirs.setup()
+                if theirs.store.manifest.fingerprint != record["dataset"]["fingerprint"]:
+                    return None
+                known.update(map(bytes, theirs.store.hashes[theirs.parts.train]))
         except UserError:
             return None
-        if theirs.store.manifest.fingerprint != self.source.record["dataset"]["fingerprint"]:
-            return None
-        known = set(map(bytes, theirs.store.hashes[theirs.parts.train]))
         return sum(bytes(graph) in known for graph in data.store.hashes[data.parts.test])
 
     def _train(self, data: Measured, rows: Rows, seed: int, *, carried: bool) -> Predictor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from datasets.errors import UserError
 from datasets.graph import TaskSpec
-from harness.config import ExperimentConfig
+from harness.config import ExperimentConfig, typed
 from harness.records import RunFolder
 from harness.trained import trained
 from predictors.base import Predictor
@@ -58,6 +59,21 @@ class Source:
         facts = {"run": str(self.folder.path), "weights": weights, "step": self.step}
         facts |= {name: self.record[name] for name in ("id", "config_hash", "seed")}
         return facts | {"selection": protocol["selection"], "leaks": protocol["leaks"]}
+
+    def lineage(self) -> Iterator[tuple[ExperimentConfig, Mapping[str, Any]]]:
+        """Configuration and record of the run, of the one whose encoder it started from, and so on.
+
+        Raises:
+            UserError: if one of them is not there any more, or another is in its place.
+        """
+        record = self.record
+        yield self.config, record
+        while init := record.get("init"):
+            folder = RunFolder.existing(Path(init["run"]))
+            record = folder.finished()
+            if record["config_hash"] != init["config_hash"]:
+                raise UserError(f"{folder.path}: another run than the one whose encoder was taken")
+            yield typed(OmegaConf.create(folder.config())), record
 
     def initialise(self, predictor: Predictor) -> None:
         """Give ``predictor`` this run's encoder and leave its head as it is.

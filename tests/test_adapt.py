@@ -1,6 +1,7 @@
 """``narbench adapt`` and ``init=RUN``: the encoder of a trained predictor carried over to another device."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -394,6 +395,28 @@ def test_networks_that_trained_the_run_are_counted(home):
     trained = set(source.store.keys(source.parts.train).to_pylist())
     data = adaptation.draws[0]
     assert adaptation.seen == len(trained & set(data.store.keys(data.parts.test).to_pylist())) > 0
+
+
+def test_networks_that_trained_what_the_run_started_from_are_counted(home, tmp_path, narbench):
+    """A run on device c started from the one on a, and was then adapted to b: the networks of all three are known."""
+    other = device(tmp_path / "c/unseen_structure", 50, 10, lambda flops: flops / 1e8)
+    tables = {"a": home / "a/unseen_structure/gt.txt", "b": home / "b/gt.txt", "c": other}
+    data = ("dataset=nnlqp", f"dataset.root={tmp_path / 'c'}", f"dataset.cache={home / 'cache'}", *SMALL, "val=4")
+    started, adapted = tmp_path / "started", tmp_path / "adapted"
+    api.run(*data, "recipe.epochs=1", f"init={home / 'run'}", f"out={started}")
+    arguments = ("--data", tables["b"], "--k", 8, "--draws", 1, "--steps", 1)
+    assert narbench("adapt", started, *arguments, "--out", adapted)[0] == 0
+
+    def seen(run, table, seed=0):
+        return Adaptation(run, tables[table], options(seed=seed)).seen
+
+    for table, run in (("a", home / "run"), ("c", started)):
+        assert seen(adapted, table) == seen(run, table) > 0
+    assert seen(adapted, "b", seed=1) > seen(started, "b", seed=1) == 0
+    started.rename(tmp_path / "gone")
+    assert seen(adapted, "a") is None
+    shutil.copytree(home / "run", started)
+    assert seen(adapted, "a") is None
 
 
 def test_exact_steps_and_the_runs_recipe(home, table):
