@@ -86,7 +86,7 @@ def _introduce(adaptation: Adaptation) -> None:
             "yellow",
         )
     elif adaptation.seen is None:
-        say("whether the run was trained on some of them is not known: its data, or a run it started from, are gone", "yellow")
+        say("whether the run was trained on some of them is not known: its data or its origin are gone", "yellow")
 
 
 def _report(result: Result, folder: RunFolder) -> None:
