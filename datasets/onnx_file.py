@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
 
 from datasets.errors import UserError
 from datasets.onnx_trust import HIDDEN, MAX_RANK, harmless, trusted
@@ -35,6 +35,9 @@ MAX_TYPE = 2**12
 
 MAX_KEPT = 2**16
 """Bytes of the largest initializer whose values are kept: shapes, axes and scales, but no large weights."""
+
+MAX_COPIED = 2**12
+"""Bytes of the largest parameter that each of its copies keeps the values of."""
 
 OPSETS = range(7, 25)
 """Versions of the ONNX operator set that are read."""
@@ -172,6 +175,9 @@ def parse(content: bytes, source: str) -> OnnxFile:
         raise UserError(f"{source}: has model-local functions; inline them first (onnx.inliner.inline_local_functions)")
     if len(model.graph.node) > MAX_NODES:
         raise _too_large(source)
+    if len(content) > MAX_KEPT:
+        _drop_data(model.graph)
+    _unshare(model.graph)
     nodes = tuple([OnnxNode.from_file(node, source) for node in model.graph.node])
     bodies = _nested(nodes, source)
     _check_edges(nodes, bodies, source)
@@ -180,8 +186,6 @@ def parse(content: bytes, source: str) -> OnnxFile:
     for body in bodies:
         _weights(body, source)
     _check_tensors(model.graph, nodes, set(weights), source)
-    if len(content) > MAX_KEPT:
-        _drop_data(model.graph)
     _hide_untrusted(bodies)
     untrusted = _untrusted(model.graph, nodes, weights)
     return OnnxFile(source, model, nodes, opset, untrusted, weights, _captured(bodies))
@@ -309,8 +313,46 @@ def _check_tensors(graph: GraphProto, nodes: Sequence[OnnxNode], made: set[str],
 
 def _drop_data(graph: GraphProto) -> None:
     """Shape inference copies the model; without the weights that is cheap."""
-    constants = (attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute)
-    for tensor in (*graph.initializer, *constants):
-        if tensor.ByteSize() > MAX_KEPT:
-            for name in _DATA_FIELDS:
-                tensor.ClearField(name)
+    constants = (attribute for node in graph.node if node.op_type == "Constant" for attribute in node.attribute)
+    for tensor in (*graph.initializer, *_tensors(constants)):
+        _strip(tensor, MAX_KEPT)
+
+
+def _tensors(attributes: Iterable[AttributeProto]) -> Iterable[TensorProto]:
+    for attribute in attributes:
+        yield from (attribute.t, attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+
+
+def _strip(tensor: TensorProto, limit: int) -> None:
+    if tensor.ByteSize() > limit:
+        for name in _DATA_FIELDS:
+            tensor.ClearField(name)
+
+
+def _unshare(graph: GraphProto) -> None:
+    """Read an Identity of an initializer or Constant as another one: exporters merge parameters of equal value."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    taken = {"", *(value.name for value in graph.input)}
+    constants: dict[str, NodeProto] = {}
+    copies = []
+    for place, node in enumerate(graph.node):
+        name = next(iter(node.output), "")
+        if node.domain not in ONNX_DOMAINS or name in taken:
+            continue
+        given = next(iter(node.input), "") if node.op_type == "Identity" else ""
+        if given and given in weights:
+            copy = graph.initializer.add()
+            copy.CopyFrom(weights[given])
+            copy.name = name
+            _strip(copy, MAX_COPIED)
+            weights[name] = copy
+            copies.append(place)
+        elif given in constants:
+            node.CopyFrom(constants[given])
+            node.output[:] = [name]
+            for tensor in _tensors(node.attribute):
+                _strip(tensor, MAX_COPIED)
+        if node.op_type == "Constant" and node.ByteSize() <= MAX_KEPT:
+            constants[name] = node
+    for place in reversed(copies):
+        del graph.node[place]

@@ -7,7 +7,6 @@ import warnings
 from typing import Any
 
 import torch
-from onnx import ModelProto
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -51,21 +50,7 @@ def to_onnx(model: nn.Module | ExportedProgram, example: Any) -> bytes:
         torch.backends.mha.set_fastpath_enabled(fused)
         for part, mode in modes:
             part.training = mode
-    return _unshared(buffer.getvalue())
-
-
-def _unshared(content: bytes) -> bytes:
-    """Give parameters of equal value initializers of their own; the exporter leaves one, and an Identity for each other."""
-    model = ModelProto.FromString(content)
-    graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    shared = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]
-    for node in shared:
-        graph.initializer.add().CopyFrom(weights[node.input[0]])
-        graph.initializer[-1].name = node.output[0]
-        graph.node.remove(node)
-    changed: bytes = model.SerializeToString()
-    return changed
+    return buffer.getvalue()
 
 
 def _inputs(model: nn.Module | ExportedProgram, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

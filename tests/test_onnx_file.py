@@ -162,6 +162,18 @@ def test_data_of_large_initializers_is_dropped_on_reading():
     assert network_of(file, None, as_code=True).output_shape[-1].tolist() == [1, 4, 101, 101]
 
 
+def test_data_of_large_copies_is_dropped():
+    """Many copies of one parameter take little more memory than it."""
+    large = numpy_helper.from_array(np.zeros(10_000, np.float32), "w")
+    nodes = [node("Identity", "w", f"w{copy}") for copy in range(100)]
+    nodes += [node("Constant", "", "c", value=large), *(node("Identity", "c", f"c{copy}") for copy in range(100))]
+    names = " ".join(each.output[0] for each in nodes)
+    built = model([*nodes, node("Sum", f"x {names}", "y")], [tensor("x", 1)], ["y"], [large])
+    file = parse(built.SerializeToString(), "m")
+    assert set(file.weights) == {"w", *(f"w{copy}" for copy in range(100))}
+    assert file.model.ByteSize() < 10 * large.ByteSize()
+
+
 def sources(folder):
     built = [small_network(), small_network(9), branches(2), class_token(9), class_token()]
     found = sorted((folder / "onnx").glob("*.onnx")) if folder.is_dir() else []

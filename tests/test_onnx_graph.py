@@ -175,6 +175,33 @@ def test_weights_declared_as_inputs_only_keep_their_size():
     assert graph.static["params"] == 16
 
 
+def test_copies_of_parameters_are_parameters():
+    """An Identity of an initializer or Constant, as exporters make for parameters of equal value."""
+    bias = helper.make_tensor("", TensorProto.FLOAT, [8], [0.0] * 8)
+
+    def built(nodes, weights):
+        nodes = [*nodes, node("BatchNormalization", "x g b m v", "n"), node("Add", "n k", "y")]
+        return model(nodes, [tensor("x", 1, 8, 4, 4)], ["y"], weights)
+
+    own = [weight("g", 8), weight("v", 8), weight("k", 1, 8, 1, 1)]
+    shared = [weight("g", 8), weight("k0", 1, 8, 1, 1)]
+    copies = [node("Constant", "", "b", value=bias), node("Identity", "b", "m"), node("Identity", "g", "i")]
+    copies += [node("Identity", "i", "v"), node("Identity", "k0", "k")]
+    constants = [node("Constant", "", name, value=bias) for name in "bm"]
+    for as_code in (True, False):
+        graph, expected = read(built(copies, shared), as_code=as_code), read(built(constants, own), as_code=as_code)
+        assert graph.names == expected.names == ("x", "k", "n", "y")
+        assert graph.hash == expected.hash
+        assert graph.static == expected.static
+        assert graph.unknown == Counter()
+    assert graph.static["params"] == 5 * 8
+
+
+def test_a_copied_shape_keeps_its_values():
+    nodes = [node("Identity", "n", "m"), node("Reshape", "x m", "y")]
+    assert row(read(model(nodes, [tensor("x", 2, 6)], ["y"], [integers("n", 3, 4)])), "y")[2] == [3, 4, 0, 0]
+
+
 def test_tensors_read_only_in_bodies_stay():
     graph = read(branches(2))
     assert graph.names == ("c", "out2", "y")

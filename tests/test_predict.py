@@ -18,7 +18,7 @@ from torch import nn
 import narbench as api
 from datasets.errors import UserError
 from datasets.onnx_file import parse
-from datasets.onnx_graph import read_network
+from datasets.onnx_graph import network_of, read_network
 from harness.error_band import ErrorBand
 from harness.prediction import Failure
 from harness.torch_export import to_onnx
@@ -419,6 +419,14 @@ def test_export_keeps_batch_normalisation():
     assert types.count("BatchNormalization") == 4
     assert types.count("Add") == 2
     assert types[-1] == "Gemm"
+
+
+def test_parameters_of_equal_value_are_each_counted():
+    """The exporter merges the parameters and statistics of batch normalisations that were not trained."""
+    module = resnet()
+    graph = network_of(parse(to_onnx(module, torch.zeros(2, 3, 32, 32)), "resnet"), None, as_code=False)
+    assert not graph.unknown
+    assert graph.static["params"] == sum(each.numel() for each in module.state_dict().values() if each.dim())
 
 
 def test_operators_that_cannot_be_exported():
