@@ -31,7 +31,7 @@ TRUSTED = frozenset(
         *("Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where", "Xor"),
         *("ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
         *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Dropout", "Gemm", "GlobalAveragePool"),
-        *("GlobalMaxPool", "GRU", "GroupNormalization", "Hardmax", "InstanceNormalization", "LayerNormalization"),
+        *("GlobalMaxPool", "GRU", "Hardmax", "InstanceNormalization", "LayerNormalization"),
         *("LogSoftmax", "LRN", "LSTM", "MatMul", "MaxPool", "RNN", "Softmax"),
         *("ConvInteger", "DequantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear"),
         *("Cast", "Concat", "DepthToSpace", "Flatten", "Identity", "Pad", "Resize", "Shape", "Size", "SpaceToDepth"),

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
 from onnx.checker import ValidationError
 from onnx.defs import SchemaError
 from onnx.reference import ReferenceEvaluator
@@ -35,6 +35,14 @@ FOLLOWED = frozenset(
     )
 )
 """Operators that exporters compute sizes with; each has one output and takes time and memory by the size of its tensors."""
+
+_LIKE_INPUT = frozenset(("GroupNormalization", "MeanVarianceNormalization"))
+"""Operators whose output is of the type of their first input, which onnx does not infer."""
+
+_PLAIN = frozenset(
+    getattr(AttributeProto, kind) for kind in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS", "TENSOR")
+)
+"""Kinds of attributes that hold no graphs and at most one tensor."""
 
 _ANYTHING: NDArray[np.generic] = np.zeros((), np.bool_)
 
@@ -155,6 +163,8 @@ def _inferred(content: NodeProto, opset: int, types: Types, values: Values) -> T
     data = {name: numpy_helper.from_array(values[name]) for name in inputs if name in values}
     try:
         schema = defs.get_schema(content.op_type, opset)
+        if content.op_type in _LIKE_INPUT:
+            return dict(zip(content.output[:1], inputs.values(), strict=False))
         found: Types = shape_inference.infer_node_outputs(
             schema, content, inputs, data, opset_imports=[helper.make_opsetid("", opset)]
         )
@@ -164,10 +174,11 @@ def _inferred(content: NodeProto, opset: int, types: Types, values: Values) -> T
 
 
 def _evaluated(content: NodeProto, opset: int, types: Types, values: Values) -> Values:
-    """Values of an operator's outputs, if those of its inputs are known."""
+    """Values of an operator's outputs, if those of its inputs are known and its attributes read no other file."""
     feeds = _feeds(content, types, values)
-    outside = any(attribute.t.data_location == TensorProto.EXTERNAL for attribute in content.attribute)
-    if feeds is None or outside:
+    if feeds is None or not all(
+        attribute.type in _PLAIN and attribute.t.data_location != TensorProto.EXTERNAL for attribute in content.attribute
+    ):
         return {}
     inputs, outputs = (
         [helper.make_empty_tensor_value_info(name) for name in names] for names in (feeds, filter(None, content.output))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import StringStringEntryProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from datasets.errors import UserError
 from datasets.network_graph import batch, join
@@ -25,6 +25,15 @@ from datasets.onnx_shapes import infer_shapes, set_batch
 from datasets.store import Manifest, write_store
 from tests.onnx_models import branches, class_token, integers, model, node, small_network, tensor, weight
 from tests.test_network_features import VIEWS
+
+OUTSIDE = TensorProto(
+    name="t",
+    data_type=TensorProto.INT64,
+    dims=[2],
+    data_location=TensorProto.EXTERNAL,
+    external_data=[StringStringEntryProto(key="location", value="outside")],
+)
+"""A tensor kept in another file."""
 
 
 def read(built, batch=None, *, as_code=False):
@@ -281,16 +290,54 @@ def test_shape_arithmetic_is_followed_where_onnx_does_not(opset):
         read(built, 5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "opset", "parameters"),
+    [
+        *(("GroupNormalization", opset, 4 if opset < 21 else 8) for opset in (18, 20, 21, 24)),
+        *(("MeanVarianceNormalization", opset, 0) for opset in (9, 13, 24)),
+    ],
+)
+def test_normalisations_that_onnx_does_not_infer(kind, opset, parameters):
+    runtime = pytest.importorskip("onnxruntime")
+    tensors = [numpy_helper.from_array(np.ones(parameters, np.float32), name) for name in "sb"] if parameters else []
+    operator = node(kind, "r s b" if parameters else "r", "n", **({"num_groups": 4} if parameters else {}))
+    nodes = [node("Relu", "x", "r"), operator, node("MaxPool", "n", "y", kernel_shape=[2, 3])]
+    built = model(nodes, [tensor("x", 2, 8, 4, 5)], ["y"], tensors, opset)
+    (result,) = runtime.InferenceSession(built.SerializeToString()).run(None, {"x": np.ones((2, 8, 4, 5), np.float32)})
+    graph = read(built, 2)
+    assert row(graph, "n")[2] == [2, 8, 4, 5]
+    assert row(graph, "y")[2] == list(result.shape)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        helper.make_sparse_tensor(OUTSIDE, integers("", 0, 1), [2]),
+        [OUTSIDE],
+        helper.make_graph([], "g", [], [], [OUTSIDE]),
+    ],
+    ids=("sparse", "list", "graph"),
+)
+def test_no_other_file_is_read_for_a_value(attribute, monkeypatch):
+    """onnx looks at where a tensor is kept right before it opens the file."""
+    read_outside = []
+    monkeypatch.setattr(external_data_helper, "uses_external_data", lambda each: read_outside.extend(each.external_data))
+    more = helper.make_node("Identity", ["m"], ["n"], more=attribute)
+    built = model([node("Shape", "x", "m"), more, node("Expand", "x n", "y")], [tensor("x", 1, 3)], ["y"])
+    with pytest.raises(UserError, match="the shape of 'y', made by Expand 'Expand_y', cannot be inferred"):
+        read(built)
+    assert not read_outside
+
+
 def test_only_small_values_are_followed():
     """Neither a tensor of 2^40 elements nor a constant in another file is made or opened."""
-    outside = TensorProto(data_type=TensorProto.INT64, dims=[2], data_location=TensorProto.EXTERNAL)
     for first in (
         [
             node("ConstantOfShape", "huge", "a", value=helper.make_tensor("", TensorProto.INT64, [1], [1])),
             node("ReduceSum", "a", "s"),
             node("Concat", "s s", "n", axis=0),
         ],
-        [node("Constant", "", "a", value=outside), node("Identity", "a", "n")],
+        [node("Constant", "", "a", value=OUTSIDE), node("Identity", "a", "n")],
     ):
         nodes = [*first, node("Expand", "x n", "y")]
         with pytest.raises(UserError, match="the shape of 'y', made by Expand 'Expand_y', cannot be inferred"):
