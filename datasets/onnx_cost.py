@@ -68,8 +68,8 @@ def memory(operator: Operator) -> int:
 def stored_parameters(file: OnnxFile, shapes: dict[str, Shape]) -> int:
     """Elements of all initializers, constants and parameters declared as inputs, each counted once.
 
-    Scalars, tensors of int64 (shapes, axes, indices), text or truth values, and constants not given as a dense tensor are
-    settings, not parameters; other whole numbers, such as quantised weights, are parameters.
+    Scalars, tensors of int64 (shapes, axes, indices), text or truth values, and constants not given as a tensor are
+    settings, not parameters; other whole numbers, such as quantised weights, are parameters. Sparse ones count as dense.
     """
     read, parameters = {name for node in file.nodes for name in node.inputs}, file.parameters
     kinds = {value.name: value.type.tensor_type.elem_type for value in file.graph.input if value.name in parameters}
@@ -81,7 +81,8 @@ def stored_parameters(file: OnnxFile, shapes: dict[str, Shape]) -> int:
 
 def _constant_kind(node: OnnxNode) -> int:
     """Element type of a constant; undefined for those that are not stored as a tensor."""
-    return next((attribute.t.data_type for attribute in node.attributes), TensorProto.UNDEFINED)
+    kinds = (attribute.t.data_type or attribute.sparse_tensor.values.data_type for attribute in node.attributes)
+    return next(kinds, TensorProto.UNDEFINED)
 
 
 def _elements(operator: Operator) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import UserError
-from datasets.onnx_file import PARAMETERISED, OnnxFile, OnnxNode
+from datasets.onnx_file import MAX_NODES, PARAMETERISED, OnnxFile, OnnxNode
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def build_dag(file: OnnxFile) -> Dag:
     """The nodes and edges of a file.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are none, or more than ``MAX_NODES`` nodes.
     """
     made = _made(file)
     index = {name: place for place, name in enumerate(made)}
@@ -55,6 +55,11 @@ def build_dag(file: OnnxFile) -> Dag:
     order, parents = _generations(children)
     if not order:
         raise UserError(f"{file.source}: holds no operator that reads an input; export the model again")
+    if len(order) > MAX_NODES:
+        raise UserError(
+            f"{file.source}: its graph has {len(order)} nodes, one for each tensor that is read; at most {MAX_NODES} are "
+            "read, split the model"
+        )
     names = list(index)
     makers = tuple([made[names[v]] if parents[v] else -1 for v in order])
     return Dag(tuple([names[v] for v in order]), makers, _sorted_edges(order, children))

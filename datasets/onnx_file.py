@@ -22,7 +22,7 @@ MAX_BYTES = 2**30
 """Largest file that is read."""
 
 MAX_NODES = 10_000
-"""Most operators of a file, those in the bodies of If, Loop and Scan included."""
+"""Most operators of a file, those in the bodies of If, Loop and Scan included, and most nodes of its graph."""
 
 MAX_DEPTH = 8
 """Deepest nesting of bodies."""
@@ -175,6 +175,7 @@ def parse(content: bytes, source: str) -> OnnxFile:
         raise UserError(f"{source}: has model-local functions; inline them first (onnx.inliner.inline_local_functions)")
     if len(model.graph.node) > MAX_NODES:
         raise _too_large(source)
+    _make_dense(model.graph)
     if len(content) > MAX_KEPT:
         _drop_data(model.graph)
     _unshare(model.graph)
@@ -184,6 +185,7 @@ def parse(content: bytes, source: str) -> OnnxFile:
     _check_types([model.graph, *bodies], source)
     weights = _weights(model.graph, source)
     for body in bodies:
+        _make_dense(body)
         _weights(body, source)
     _check_tensors(model.graph, nodes, set(weights), source)
     _hide_untrusted(bodies)
@@ -277,8 +279,7 @@ def _bodies(attributes: Iterable[AttributeProto]) -> list[GraphProto]:
 
 def _weights(graph: GraphProto, source: str) -> dict[str, tuple[int, ...]]:
     weights = {tensor.name: tuple(tensor.dims[:]) for tensor in graph.initializer}
-    weights |= {sparse.values.name: tuple(sparse.dims) for sparse in graph.sparse_initializer}
-    if len(weights) != len(graph.initializer) + len(graph.sparse_initializer):
+    if len(weights) != len(graph.initializer):
         raise UserError(f"{source}: two initializers have the same name; export it again")
     bad = next((name for name, dims in weights.items() if min(dims, default=0) < 0), None)
     if bad is not None:
@@ -309,6 +310,13 @@ def _check_tensors(graph: GraphProto, nodes: Sequence[OnnxNode], made: set[str],
     missing = next((value.name for value in graph.output if value.name not in made), None)
     if missing is not None:
         raise UserError(f"{source}: nothing makes the graph's output {missing!r}; export it again")
+
+
+def _make_dense(graph: GraphProto) -> None:
+    """State sparse initializers as dense ones without data, as shape inference wants them."""
+    for sparse in graph.sparse_initializer:
+        graph.initializer.add(name=sparse.values.name, data_type=sparse.values.data_type, dims=sparse.dims)
+    del graph.sparse_initializer[:]
 
 
 def _drop_data(graph: GraphProto) -> None:

@@ -10,7 +10,7 @@ from onnx import GraphProto, ModelProto, ValueInfoProto, shape_inference
 from datasets.errors import UserError
 from datasets.onnx_file import OnnxFile, OnnxNode
 from datasets.onnx_trust import Shape, check_shape
-from datasets.onnx_values import INFERENCE_ERRORS, contradiction, following, shape_of, with_known
+from datasets.onnx_values import INFERENCE_ERRORS, contradiction, following, shape_of, type_of, with_known
 
 MAX_BATCH = 2**20
 """Largest batch size."""
@@ -50,10 +50,15 @@ def set_batch(file: OnnxFile, batch: int | None) -> int:
         _check_input(value, file.source)
     foreign = {name for node in file.nodes if node.foreign for name in node.outputs}
     kept = [value for value in graph.value_info if value.name in foreign]
+    ends = {value.name for value in graph.output}
+    weights = [each for each in graph.initializer if each.name in ends]
     del graph.value_info[:]
     graph.value_info.extend(kept)
+    given = {value.name: value.type for value in graph.input} | {each.name: type_of(each) for each in weights}
     for value in (*graph.value_info, *graph.output):
-        if value.name not in foreign:
+        if value.name in given:
+            value.type.CopyFrom(given[value.name])
+        elif value.name not in foreign:
             value.type.tensor_type.ClearField("shape")
         elif _rank(value) and value.type.tensor_type.shape.dim[0].dim_value == old:
             _overwrite(value, batch or old)

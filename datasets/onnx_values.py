@@ -57,6 +57,12 @@ def shape_of(kind: TypeProto) -> Shape | None:
     return shape if known else None
 
 
+def type_of(tensor: TensorProto) -> TypeProto:
+    """The type of a stored tensor."""
+    kind: TypeProto = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    return kind
+
+
 def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> tuple[Types, Values]:
     """The type of every tensor that follows from the others', and the value of every small one that follows from the file.
 
@@ -69,7 +75,7 @@ def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> tuple[Types, Va
             impossible shape or makes more than ``MAX_RANK`` dimensions.
     """
     values = _stored(file)
-    known = dict(types) | {tensor.name: _type(tensor) for tensor in file.graph.initializer}
+    known = dict(types) | {tensor.name: type_of(tensor) for tensor in file.graph.initializer}
     for place, (node, content) in enumerate(zip(file.nodes, file.graph.node, strict=True)):
         if node.foreign or not known.keys() >= set(filter(None, node.inputs)):
             continue
@@ -104,6 +110,9 @@ def with_known(file: OnnxFile, types: Types, values: Values) -> ModelProto:
     changed = ModelProto()
     changed.CopyFrom(file.model)
     graph = changed.graph
+    for value in graph.output:
+        if value.name in types:
+            value.type.CopyFrom(types[value.name])
     del graph.node[:]
     for place, node in enumerate(file.graph.node):
         outputs = [name for name in node.output if name and name not in values]
@@ -139,11 +148,6 @@ def _check_rank(rank: int, node: OnnxNode, source: str) -> None:
         raise UserError(
             f"{source}: {node} makes a tensor of {rank} dimensions, at most {MAX_RANK} are read; check its inputs"
         )
-
-
-def _type(tensor: TensorProto) -> TypeProto:
-    kind: TypeProto = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-    return kind
 
 
 def _stored(file: OnnxFile) -> Values:

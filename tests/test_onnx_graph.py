@@ -14,6 +14,7 @@ import pytest
 import torch
 from onnx import StringStringEntryProto, TensorProto, external_data_helper, helper, numpy_helper
 
+from datasets import onnx_dag
 from datasets.errors import UserError
 from datasets.network_graph import batch, join
 from datasets.networks import ATTRIBUTES, OPERATIONS, STATIC
@@ -222,6 +223,16 @@ def test_tensors_read_only_in_bodies_stay():
     assert "out9" in read(model(nodes, [condition, tensor("x", 2, 3)], ["y"])).names
 
 
+def test_too_many_nodes(monkeypatch):
+    """An operator has as many nodes as outputs."""
+    built = model([node("Split", "x", "a b c d"), node("Sum", "a b c d", "y")], [tensor("x", 4, 3)], ["y"])
+    monkeypatch.setattr(onnx_dag, "MAX_NODES", 6)
+    assert len(read(built).names) == 6
+    monkeypatch.setattr(onnx_dag, "MAX_NODES", 5)
+    with pytest.raises(UserError, match=r"m.onnx: its graph has 6 nodes, one for each tensor that is read; at most 5"):
+        read(built)
+
+
 def test_unknown_and_foreign_operators():
     nodes = [node("Erf", "x", "e"), node("Foo", "e", "f", domain="org.custom"), node("Relu", "f", "y")]
     built = model(nodes, [tensor("x", 1, 4)], ["y"], domains=["org.custom"])
@@ -263,6 +274,21 @@ def test_batch_overrides_inputs_and_stale_shapes():
     assert read(built).static["batch"] == 4
     with pytest.raises(UserError, match="batch=0: must be 1-"):
         read(built, 0)
+
+
+@pytest.mark.parametrize("batch", [None, 5])
+def test_outputs_that_are_also_inputs_or_initializers(batch):
+    runtime = pytest.importorskip("onnxruntime")
+    nodes = [node("Relu", "x", "r"), node("Expand", "r n", "e"), node("Add", "e w", "y")]
+    tensors = [integers("n", 1, 3), numpy_helper.from_array(np.ones((1, 3), np.float32), "w")]
+    built = model(nodes, [tensor("x", 2, 3)], ["y", "x", "e", "w"], tensors)
+    data = np.ones((2, 3), np.float32)
+    results = runtime.InferenceSession(built.SerializeToString()).run(None, {"x": data})
+    assert [result.shape for result in results] == [(2, 3)] * 3 + [(1, 3)]
+    graph = read(built, batch)
+    for name in ("x", "r", "e", "y"):
+        assert row(graph, name)[2] == [batch or 2, 3, 0, 0]
+    assert row(graph, "w")[2] == [1, 3, 0, 0]
 
 
 def test_shape_arithmetic_is_followed():
@@ -486,6 +512,19 @@ def test_shared_parameters_count_once_and_settings_never():
     graph = read(model(nodes, [tensor("x", 2, 4)], ["y"], [weight("w", 4, 4), integers("n", -1), scalar]))
     assert graph.static["params"] == 16
     assert graph.static["memory"] == 4 * 8 + 16
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_sparse_parameters_are_dense(constant):
+    values = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])
+    sparse = helper.make_sparse_tensor(values, integers("", 0, 70), [8, 3, 3, 3])
+    nodes = [node("Constant", "", "w", sparse_value=sparse)] if constant else []
+    built = model([*nodes, node("Conv", "x w", "y")], [tensor("x", 1, 3, 8, 8)], ["y"])
+    built.graph.sparse_initializer.extend([] if constant else [sparse])
+    graph = read(built)
+    assert graph.names == ("x", "y")
+    assert row(graph, "y")[2] == [1, 8, 6, 6]
+    assert graph.static["params"] == 8 * 27
 
 
 def test_constants_that_are_settings_by_their_type():
