@@ -6,14 +6,14 @@ Weights are never needed: their data are dropped on reading, and files that keep
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
 
 from datasets.errors import UserError
 from datasets.onnx_trust import HIDDEN, MAX_RANK, harmless, trusted
@@ -114,6 +114,7 @@ class OnnxFile:
             and Scan have been renamed, so that they are not inferred.
         weights: dimensions of the initializers.
         captured: tensors read in the bodies of If, Loop and Scan.
+        exported: batch size that the file states; 0 if it states none.
     """
 
     source: str
@@ -123,6 +124,26 @@ class OnnxFile:
     untrusted: frozenset[int]
     weights: dict[str, tuple[int, ...]]
     captured: frozenset[str]
+    exported: int = 0
+
+    @property
+    def data(self) -> list[ValueInfoProto]:
+        """Graph inputs that are no parameters."""
+        parameters = self.parameters | self.weights.keys()
+        return [value for value in self.graph.input if value.name not in parameters]
+
+    @property
+    def batch(self) -> int:
+        """Dimension 0 of the first of ``data`` that has one, 0 if it is not fixed; 1 if there is none."""
+        dims = (value.type.tensor_type.shape.dim for value in self.data)
+        return next((int(dim[0].dim_value) for dim in dims if dim), 1)
+
+    @property
+    def overridden(self) -> str:
+        """What to do about another batch size than that of the file; empty if it has that, or states none."""
+        if self.exported in (0, self.batch):
+            return ""
+        return f"the file was exported with batch {self.exported}; give that, or export with a dynamic batch size"
 
     @property
     def parameters(self) -> set[str]:
@@ -190,7 +211,8 @@ def parse(content: bytes, source: str) -> OnnxFile:
     _check_tensors(model.graph, nodes, set(weights), source)
     _hide_untrusted(bodies)
     untrusted = _untrusted(model.graph, nodes, weights)
-    return OnnxFile(source, model, nodes, opset, untrusted, weights, _captured(bodies))
+    file = OnnxFile(source, model, nodes, opset, untrusted, weights, _captured(bodies))
+    return replace(file, exported=file.batch)
 
 
 def _opset(model: ModelProto, source: str) -> int:

@@ -40,11 +40,9 @@ def set_batch(file: OnnxFile, batch: int | None) -> int:
     if batch is not None and not 1 <= batch <= MAX_BATCH:
         raise UserError(f"batch={batch}: must be 1-{MAX_BATCH}")
     graph = file.graph
-    parameters = file.parameters
     own = [value for value in graph.input if value.name not in file.weights]
-    data = [value for value in own if value.name not in parameters]
-    old = next((value.type.tensor_type.shape.dim[0].dim_value for value in data if _rank(value)), 1)
-    for value in data if batch else ():
+    old = file.batch
+    for value in file.data if batch else ():
         _overwrite(value, batch or old)
     for value in own:
         _check_input(value, file.source)
@@ -88,6 +86,8 @@ def infer_shapes(file: OnnxFile) -> dict[str, Shape]:
         if before == shapes.keys():
             break
     _check_fixed_sizes(file, shapes)
+    if file.overridden:
+        _check_fixed_batch(file, shapes)
     return shapes
 
 
@@ -123,7 +123,7 @@ def _inferred(file: OnnxFile, model: ModelProto) -> list[ValueInfoProto]:
     try:
         graph = shape_inference.infer_shapes(model, strict_mode=True).graph
     except INFERENCE_ERRORS as error:
-        raise contradiction(str(error), file.source) from None
+        raise contradiction(str(error), file) from None
     return _stated(file, graph)
 
 
@@ -141,6 +141,26 @@ def _check_fixed_sizes(file: OnnxFile, shapes: dict[str, Shape]) -> None:
                 f"{file.source}: {node} makes {list(after)} of {list(before)}: a batch size is fixed inside it; export the "
                 "model with a dynamic batch size, or give the batch size it was exported with"
             )
+
+
+def _check_fixed_batch(file: OnnxFile, shapes: dict[str, Shape]) -> None:
+    """Refuse constant sizes that begin with the file's batch size where another one comes in: -1 would hide it."""
+    changed = [
+        node
+        for node in file.nodes
+        if node.type == "Reshape"
+        and len(node.inputs) > 1
+        and shapes.get(node.inputs[0], ())[:1] == (file.batch,)
+        and shapes.get(next(iter(node.outputs), ""), ())[:1] == (file.exported,)
+    ]
+    if not changed:
+        return
+    constant, values = following(file, {})
+    for node in changed:
+        sizes = values.get(node.inputs[1])
+        if node.inputs[0] not in constant and sizes is not None and sizes.size and sizes.flat[0] == file.exported:
+            before, after = (list(shapes[names[0]]) for names in (node.inputs, node.outputs))
+            raise UserError(f"{file.source}: {node} makes {after} of {before}: {file.overridden}")
 
 
 def _shapes(stated: Iterable[ValueInfoProto], file: OnnxFile) -> dict[str, Shape]:

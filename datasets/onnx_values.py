@@ -87,7 +87,7 @@ def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> tuple[Types, Va
                 known |= _inferred(content, file.opset, known, values)
             except INFERENCE_ERRORS as error:
                 if untrusted:  # inference of the whole graph will name what is wrong with the others
-                    raise contradiction(f"{node}: {error}", file.source) from None
+                    raise contradiction(f"{node}: {error}", file) from None
             for name in node.outputs if untrusted else ():
                 _check_rank(len(_dims(known, name)), node, file.source)
         shapes = [shape_of(known[name]) if name in known else None for name in node.outputs]
@@ -96,10 +96,12 @@ def following(file: OnnxFile, types: Mapping[str, TypeProto]) -> tuple[Types, Va
     return known, values
 
 
-def contradiction(reason: str, source: str) -> UserError:
+def contradiction(reason: str, file: OnnxFile) -> UserError:
     """The error for what shape inference refuses, in its words."""
     reason = " ".join(reason.replace("[ShapeInferenceError]", "").split())
-    return UserError(f"{source}: shapes contradict each other: {reason}; export the model again")
+    return UserError(
+        f"{file.source}: shapes contradict each other: {reason}; {file.overridden or 'export the model again'}"
+    )
 
 
 def with_known(file: OnnxFile, types: Types, values: Values) -> ModelProto:

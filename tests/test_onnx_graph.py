@@ -396,6 +396,38 @@ def test_a_batch_size_fixed_in_an_operator_is_refused(operator, sizes):
             read(built, 8, as_code=as_code)
 
 
+@pytest.mark.parametrize("as_constant", [False, True])
+def test_a_batch_size_fixed_in_a_reshape_that_keeps_the_elements_is_refused(as_constant):
+    sizes = integers("s", 1, 3, -1)
+    nodes = [
+        *([node("Constant", "", "s", value=sizes)] if as_constant else []),
+        node("Reshape", "b rank", "c"),
+        node("Add", "x c", "p"),
+    ]
+    tensors = [weight("b", 8, 3), integers("rank", 1, -1, 1, 1), *([] if as_constant else [sizes])]
+
+    def built(reshaped, batch):
+        made = [*nodes, node("Reshape", f"p {reshaped}", "y")]
+        return model(made, [tensor("x", batch, 24, 2, 2)], ["y"], [*tensors, integers("dynamic", -1, 3, 32)])
+
+    assert row(read(built("s", 1)), "y")[2] == [1, 3, 32, 0]
+    message = (
+        "m.onnx: Reshape 'Reshape_y' makes [1, 3, 256] of [8, 24, 2, 2]: the file was exported with batch 1; give that"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(built("s", 1), 8)
+    assert row(read(built("dynamic", 1), 8), "y")[2] == [8, 3, 32, 0]
+    assert row(read(built("s", "n"), 8), "y")[2] == [1, 3, 256, 0]
+
+
+def test_contradictions_of_another_batch_size_say_so():
+    nodes = [node("Concat", "x b", "y", axis=1)]
+    built = model(nodes, [tensor("x", 2, 3)], ["y"], [weight("b", 2, 3)])
+    assert row(read(built), "y")[2] == [2, 6, 0, 0]
+    with pytest.raises(UserError, match=r"shapes contradict each other: .*; the file was exported with batch 2; give that"):
+        read(built, 8)
+
+
 @pytest.mark.parametrize(
     ("nodes", "inputs", "reason"),
     [
