@@ -8,13 +8,14 @@ import sys
 from typing import NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from datasets.errors import UserError
 from harness import experiment
-from harness.config import explain
+from harness.config import explain, require_files
 from harness.distributed import share
 from harness.show import show_result
 from harness.stacked_runs import run_seeds
@@ -25,6 +26,7 @@ from harness.terminal import show_error
 def task(config: DictConfig) -> float | None:
     """Run the composed experiment, print its result and return the selection metric on validation."""
     try:
+        require_files(GlobalHydra.instance().config_loader(), HydraConfig.get().overrides.task)
         if config.resume is not None:
             config = experiment.resumed(config, list(HydraConfig.get().overrides.task))
         results = run_seeds(config) if config.seeds else [experiment.run(config)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
@@ -34,6 +35,9 @@ CONF_MODULE = "harness.conf"
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Lightning's names of what trains, and in which numbers: those that convert no batch, which is immutable."""
+
+COMPUTED_GROUPS = ("recipe", "networks")
+"""Groups whose default is computed from others' and need not exist."""
 
 LARGEST_SEED = 2**32 - 1
 """The largest that numpy and Lightning take."""
@@ -138,9 +142,22 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     try:
         with initialize_config_module(CONF_MODULE, version_base="1.3"):
             config: DictConfig = hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+            require_files(GlobalHydra.instance().config_loader(), overrides)
             return config
     except HydraException as error:
         raise UserError(explain(error)) from error
+
+
+def require_files(loader: ConfigLoader, overrides: Sequence[str]) -> None:
+    """Check what is chosen of the groups that Hydra leaves out without a word where it finds no file.
+
+    Raises:
+        UserError: for an unknown name, with suggestions.
+    """
+    for override in overrides:
+        group, _, name = override.lstrip("+").partition("=")
+        if group in COMPUTED_GROUPS and name not in (known := loader.get_group_options(group)):
+            raise UserError(f"{group}={name}: unknown; {suggest(name, known)}")
 
 
 def typed(config: DictConfig) -> ExperimentConfig:
@@ -167,7 +184,11 @@ def typed(config: DictConfig) -> ExperimentConfig:
         raise UserError(f"trainer.eval_nodes={nodes['trainer'].eval_nodes}: give 1 or more")
     require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
     require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))
-    names = [field.name for field in fields(ExperimentConfig) if field.name not in schemas]
+    everything = [field.name for field in fields(ExperimentConfig)]
+    for key in config:
+        if key not in everything:
+            raise UserError(f"{key!s}: unknown key; {suggest(str(key), everything)}")
+    names = [name for name in everything if name not in schemas]
     if missing := [name for name in names if name not in config]:
         raise UserError(f"{', '.join(missing)}: missing; an older narbench made this configuration, run it again")
     rest = {name: config[name] for name in names}

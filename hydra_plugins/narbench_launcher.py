@@ -52,8 +52,10 @@ class GridLauncher(Launcher):  # type: ignore[misc]
 
     def _job(self, overrides: Sequence[str], grid: Sequence[Sequence[str]], group: str) -> Job:
         from harness import experiment
+        from harness.config import require_files
         from harness.grid import Job
 
+        require_files(self.context.config_loader, overrides)
         whole = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
         if config.resume is not None:

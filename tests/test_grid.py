@@ -93,6 +93,7 @@ def test_a_dead_process_is_replaced(tmp_path, capsys):
     [
         (("predictor=flops,kn",), "did you mean knn"),
         (("predictor=flops,knn", "predictor.dim=3"), "unknown key"),
+        (("predictor=flops,knn", "recipe=fited"), "recipe=fited: unknown; did you mean fitted"),
         (("predictor=flops,nnlp", "recipe.lr=fast"), "recipe.lr"),
         (("predictor=flops,nnlp", "trainer.devices=2"), "leave trainer=ddp, trainer.devices and"),
     ],

@@ -146,6 +146,27 @@ def test_other_settings_of_the_data_are_another_configuration_and_not_older_data
     assert "Left out" not in tables(columns=200)
 
 
+def test_runs_on_other_test_labels_do_not_belong_in_a_table_that_does_not_name_them(tables, runs):
+    write_run(
+        runs,
+        "nnformer",
+        0,
+        tau=0.9,
+        val=0.9,
+        changes={"dataset.labels": dict.fromkeys(("train", "val", "test"), "validation_accuracy")},
+    )
+    assert "nothing recorded" in tables()
+    write_run(runs, "nnformer", 0, tau=0.2, val=0.2)
+    assert facts(tables("--format", "csv"))["nnformer", "strict"]["mean"] == "0.2"
+
+
+def test_sizes_in_whatever_form_are_one_configuration(tables, runs):
+    write_run(runs, "nnformer", 0, tau=0.4, changes={"train": "10%", "protocol.train": "10%"})
+    write_run(runs, "nnformer", 1, tau=0.6, changes={"train": 0.1, "protocol.train": 400})
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["mean"], row["seeds"], row["configurations"]) == ("0.5", "2", "1")
+
+
 def test_encoders_that_runs_started_from_divide(tables, runs):
     for seed, step in ((0, 100), (1, 9000)):
         path = write_run(runs, "nnformer", seed, changes={"init": "there"}) / "record.json"
@@ -175,7 +196,15 @@ def test_of_equal_runs_the_newest_counts(tables, runs):
 
 def test_selection_on_test_labels_is_a_last_resort_and_said(tables, runs):
     leak = {"leaks": "test contains all", "protocol": "paper"}
-    write_run(runs, "nnformer", 0, tau=0.9, val=0.9, changes={"dataset.labels": {"val": "t", "test": "t"}}, **leak)
+    write_run(
+        runs,
+        "nnformer",
+        0,
+        tau=0.9,
+        val=0.9,
+        changes={"dataset.labels": dict.fromkeys(("val", "test"), "test_accuracy")},
+        **leak,
+    )
     assert "selected on test labels" in tables(protocols="paper")
     write_run(runs, "nnformer", 0, tau=0.1, val=0.1, **leak)
     output = tables(protocols="paper")

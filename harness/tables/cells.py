@@ -166,6 +166,12 @@ def _preference(runs: Mapping[int, Recorded], seeds: Sequence[int]) -> tuple[boo
     return honest, runs.keys() >= set(seeds), float(np.mean([run.validation() for run in runs.values()]))
 
 
+def _test_label(dataset: str, config: Mapping[str, Any]) -> Any:
+    """What a table is about unless it says otherwise: runs on other labels do not belong in it."""
+    changes = [f"{key}={value}" for key, value in config.items() if key.startswith("dataset.")]
+    return composed(f"dataset={dataset}", *changes)["dataset.labels.test"]
+
+
 def _matches(record: Recorded, row: Row, column: Column) -> bool:
     content, settings = record.content, record.settings
     protocol = content["protocol"]
@@ -176,5 +182,6 @@ def _matches(record: Recorded, row: Row, column: Column) -> bool:
         and column.train in (None, protocol["sizes"]["train"])
         and settings.get("protocol.family") == column.family
         and settings.get("protocol.platform") == column.platform
+        and settings.get("dataset.labels.test") == _test_label(column.dataset, row.config | column.config)
         and all(key in settings and settings[key] == value for key, value in (row.config | column.config).items())
     )

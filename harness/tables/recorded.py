@@ -72,6 +72,9 @@ class Recorded:
         """
         settings = {**assumed, **self.settings}
         seeds = {key: settings.pop(key) for key in sorted(settings) if _is_seed(key)}
+        sizes = self.content["protocol"]["sizes"]
+        for name in ("train", "val"):  # the same numbers can be written as a fraction, in either key
+            settings |= {name: sizes[name], f"protocol.{name}": None}
         return self._described(settings), tuple(seeds.items())
 
     def recipe(self, assumed: Mapping[str, Any]) -> str:
