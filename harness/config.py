@@ -166,11 +166,11 @@ def typed(config: DictConfig) -> ExperimentConfig:
     Raises:
         UserError: naming the key, with the valid ones.
     """
-    predictor = _predictor_class(config.predictor.target)
+    predictor = _class(config.predictor.target, Predictor)
     schemas: dict[str, type] = {
         "predictor": predictor.Config,
         "recipe": Recipe,
-        "dataset": _benchmark_class(config.dataset.target).Config,
+        "dataset": _class(config.dataset.target, Benchmark).Config,
         "protocol": ProtocolConfig,
         "trainer": TrainerConfig,
         "logger": LoggerConfig,
@@ -230,12 +230,11 @@ def _is_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST_SEED
 
 
-def _predictor_class(target: str) -> type[Predictor]:
-    return load(target)
-
-
-def _benchmark_class(target: str) -> type[Benchmark]:
-    return load(target)
+def _class(target: str, kind: type) -> Any:
+    found = load(target)
+    if not issubclass(found, kind) or not hasattr(found, "Config"):
+        raise UserError(f"target {target!r}: no {kind.__name__} with a Config; docs/add-a-predictor.md shows one")
+    return found
 
 
 def _merge(schema: type, node: DictConfig, name: str) -> Any:

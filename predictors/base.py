@@ -100,8 +100,15 @@ class Predictor(LightningModule, ABC):
         return total * batch.weight
 
     def validation_step(self, batch: GraphBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Predictions (B,); metrics are computed once, over all of them."""
+        """Predictions (B,); metrics are computed once, over all of them.
+
+        Raises:
+            UserError: if ``forward`` gave another shape.
+        """
         prediction: Tensor = self(batch)
+        if prediction.shape != (len(batch),):
+            got, wanted = tuple(prediction.shape), (len(batch),)
+            raise UserError(f"{type(self).__name__}.forward gives {got} for {len(batch)} graphs; it must give {wanted}")
         return prediction
 
     def configure_optimizers(self) -> Any:

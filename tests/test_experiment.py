@@ -28,6 +28,7 @@ from harness.show import show_result
 from harness.stacked_runs import run_seeds
 from harness.trained import trained
 from harness.training import MovableCheckpoint, Weights, load_weights, read_last
+from predictors.gin import GIN
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -283,6 +284,7 @@ def test_a_resumed_run_ends_with_the_whole_curve(tmp_path):
         (["recipe=nnformer_digits20"], "recipe=nnformer_digits20: unknown; did you mean nnformer_digits201"),
         (["networks=nosuch"], "networks=nosuch: unknown; choose one of"),
         (["+epochs=1"], "epochs: unknown key"),
+        (["predictor.target=harness.config:TrainerConfig"], "no Predictor with a Config; docs/add-a-predictor.md"),
         (["seed=-1"], "from 0 to 4,294,967,295"),
         (["seed=4294967296"], "from 0 to 4,294,967,295"),
         (["dataset=nasbench201", "dataset.root=nowhere"], "NATS"),
@@ -405,6 +407,13 @@ def test_a_moved_checkpoint_keeps_its_best_score(tmp_path):
     assert (there.best_model_score, there.kth_value, there.last_model_path) == (0.7, 0.7, "")
     assert (there.best_model_path, there.kth_best_model_path) == (moved, moved)
     assert there.best_k_models == {moved: 0.7}
+
+
+def test_predictions_of_another_shape_are_named(monkeypatch):
+    monkeypatch.setattr(GIN, "forward", lambda self, batch: torch.zeros(len(batch), 1))
+    model = GIN.__new__(GIN)
+    with pytest.raises(narbench.UserError, match=r"GIN.forward gives \(3, 1\) for 3 graphs; it must give \(3,\)"):
+        GIN.validation_step(model, [None] * 3, 0)
 
 
 def test_a_folder_in_use_is_not_overwritten(tmp_path):
