@@ -36,25 +36,37 @@ _PARAMS = "params_M_nats"
 def read_table(path: Path) -> tuple[Columns, Manifest]:
     """Read a table with ``arch_idx``, ``arch_str`` and at least one of ``LABELS``; other columns are ignored.
 
-    Parameters come from ``params_M_nats`` (millions) where the table has it; they and the multiply-accumulates are
-    otherwise computed from the cell.
+    Parameters and multiply-accumulates are computed from the cell; ``params_M_nats`` (millions), where the table has it,
+    must be these parameters.
 
     Raises:
-        UserError: naming the file and the row and column that are missing or not valid.
+        UserError: naming the file and the row and column that are missing or not valid, or the column of fractions.
     """
     table = _read(path)
     percent = {name: _numbers(path, table, name) for name in LABELS if name in table.column_names}
     for name, values in percent.items():
         _refuse(path, name, ~((values >= 0) & (values <= 100)), values, "is no accuracy in percent")
+        if len(values) and values.max() <= 1:
+            raise UserError(f"{path}: column {name}: no accuracy is above {values.max():g}: fractions? give percent")
     index = _numbers(path, table, "arch_idx")
     _refuse(path, "arch_idx", index != np.arange(len(index)), index, "is not the row number")
-    params = _numbers(path, table, _PARAMS) if _PARAMS in table.column_names else None
-    return build(
-        str(path),
-        _strings(path, table, "arch_str"),
-        {LABELS[name]: values / 100 for name, values in percent.items()},
-        params=None if params is None else np.rint(params * 1e6).astype(np.int64),
+    columns, manifest = build(
+        str(path), _strings(path, table, "arch_str"), {LABELS[name]: values / 100 for name, values in percent.items()}
     )
+    if _PARAMS in table.column_names:
+        _check_params(path, _numbers(path, table, _PARAMS), columns.static["params"])
+    return columns, manifest
+
+
+def _check_params(path: Path, millions: NDArray[np.float64], computed: NDArray[np.int64]) -> None:
+    _refuse(path, _PARAMS, ~(np.isfinite(millions) & (millions > 0)), millions, "is no number of parameters in millions")
+    wrong = np.rint(millions * 1e6) != computed
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"{path}: row {row}, column {_PARAMS}: {millions[row]} given where this cell's network has "
+            f"{computed[row] / 1e6} million parameters; mend it or leave the column out"
+        )
 
 
 def _read(path: Path) -> pa.Table:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from datasets.cells201 import NODE_OPERATIONS, node_operations
@@ -41,7 +42,13 @@ def test_table_without_optional_columns(tmp_path):
         ({"nats_c10_test200": [None, 3.0]}, "row 0, column nats_c10_test200: nan"),
         ({"nats_c10_test200": [85.0, 101.0]}, "row 1, column nats_c10_test200: 101"),
         ({"nats_c10_test200": ["85", "9"]}, "column nats_c10_test200 holds string"),
+        ({"nats_c10_test200": [0.85, 1]}, "column nats_c10_test200: no accuracy is above 1: fractions\\? give percent"),
         ({"params_M_nats": [1.0, math.nan]}, "row 1, column params_M_nats"),
+        ({"params_M_nats": [0.129306, -1.0]}, "row 1, column params_M_nats: -1 is no number of parameters in millions"),
+        ({"params_M_nats": [0, 1]}, "row 0, column params_M_nats: 0 is no number of parameters"),
+        ({"params_M_nats": [math.inf, 1]}, "row 0, column params_M_nats: inf is no number of parameters"),
+        ({"params_M_nats": [0.129306, 1e30]}, r"row 1, column params_M_nats: 1e\+30 given where .* has 0.802426 million"),
+        ({"params_M_nats": [0.129306, 0.802427]}, "row 1, column params_M_nats: 0.802427 given where .* has 0.802426"),
         ({"arch_idx": [0, 2]}, "row 1, column arch_idx: 2 is not the row number"),
         ({"arch_idx": [1, 0]}, "row 0, column arch_idx"),
         ({"arch_str": [make.CELLS[0], make.CELLS[0][1:]]}, "row 1, arch_str"),
@@ -52,6 +59,11 @@ def test_table_without_optional_columns(tmp_path):
 def test_bad_tables(tmp_path, changed, message):
     with pytest.raises(UserError, match=rf"t\.parquet: {message}"):
         read_table(make.make_table(tmp_path / "t.parquet", **changed))
+
+
+def test_a_column_with_one_value_above_1_is_in_percent(tmp_path):
+    columns, _ = read_table(make.make_table(tmp_path / "t.parquet", nats_c10_test200=[0.8, 1.01]))
+    assert columns.labels["nats_cifar10_test_200ep"].tolist() == [0.008, 0.0101]
 
 
 def test_file_that_is_no_table(tmp_path):
@@ -79,10 +91,11 @@ def test_real_table(real):
     columns.check(manifest.operations, "table")
 
 
-def test_analytic_parameters_equal_the_official_column(real):
+def test_analytic_parameters_equal_the_official_column(real, shared):
     columns, _ = real
     params, flops = cell_costs(columns.ops.values.reshape(-1, 8))
-    np.testing.assert_array_equal(params, columns.static["params"])
+    millions = pq.read_table(shared / "data/nasbench201.parquet", columns=["params_M_nats"])["params_M_nats"]
+    np.testing.assert_array_equal(params, np.rint(millions.to_numpy() * 1e6))
     assert (flops.min(), flops.max()) == (7_783_040, 220_119_680)
 
 
