@@ -39,6 +39,7 @@ def _paper(store: GraphStore, config: ProtocolConfig, labels: LabelConfig) -> Sp
     if train + val > total:
         raise UserError(f"protocol.train={train} and protocol.val={val} exceed the {total} graphs; make them smaller")
     rows = np.arange(total)
+    new = test > train + val
     _require_labels(store, rows[:train], labels.train)
     _require_labels(store, rows[train : train + val], labels.val)
     _require_labels(store, rows[:test], labels.test)
@@ -46,9 +47,10 @@ def _paper(store: GraphStore, config: ProtocolConfig, labels: LabelConfig) -> Sp
         train=rows[:train],
         val=rows[train : train + val],
         test=rows[:test],
-        rest=rows[train + val : test] if test > train + val else None,
+        rest=rows[train + val : test] if new else None,
         excluded={},
-        leaks="test contains the training and validation graphs",
+        leaks="test contains the training and validation graphs"
+        + ("" if new else f" and no others: it is within the {train + val:,} rows that train or select"),
     )
 
 

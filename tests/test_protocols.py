@@ -86,10 +86,18 @@ def test_paper_takes_rows_in_order_and_tests_on_all(tmp_path):
     assert parts.test.tolist() == list(range(8))
     assert parts.rest.tolist() == [5, 6, 7]
     assert parts.excluded == {}
-    assert "test contains the training and validation graphs" in parts.leaks
+    assert parts.leaks == "test contains the training and validation graphs"
     smaller = split(store, config("paper", train=3, val=2, test=6), AB)
     assert (smaller.test.tolist(), smaller.rest.tolist()) == (list(range(6)), [5])
     assert split(store, config("paper", train=3, val="25%", seed=77), AB).sha256 == parts.sha256
+
+
+@pytest.mark.parametrize(("train", "val", "test"), [(3, 2, 5), (3, 2, 1), (4, 4, "all")])
+def test_paper_says_when_it_tests_on_nothing_new(tmp_path, train, val, test):
+    store = hashed_store(tmp_path / "s", list(range(8)), list(range(8)), list(range(8)))
+    parts = split(store, config("paper", train, val, test), AB)
+    assert parts.rest is None
+    assert parts.leaks.endswith(f" graphs and no others: it is within the {train + val} rows that train or select")
 
 
 def test_paper_refuses_missing_labels_naming_row_and_key(tmp_path):
