@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.cells101 import MAX_VERTICES, OPERATIONS, Cells, manifest
 from datasets.errors import UserError
+from datasets.hashing import graph_hash
 from datasets.ragged import Ragged
 from datasets.store import Columns, Manifest
 
@@ -31,6 +32,12 @@ LABELS = {"validation_accuracy_1run": "fraction", "test_accuracy": "fraction"}
 
 _DIGITS = np.array([OPERATIONS.index(op) for op in ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")], np.uint8)
 """Operation id of each digit of ``op_labels``: the official order of the search space."""
+
+_HASH_LABELS = np.array([-1, 1, 0, 2, -2])
+"""Label of each operation id in the official hash."""
+
+_HASHED = 2000
+"""Rows whose hash is checked, in less than a second."""
 
 
 def read_table(path: Path) -> tuple[Columns, Manifest]:
@@ -57,7 +64,9 @@ def read_table(path: Path) -> tuple[Columns, Manifest]:
         bits=bits,
         params=numbers["params"],
     )
-    return cells.columns({name: numbers[name] for name in LABELS}), manifest(LABELS, {})
+    read = cells.columns({name: numbers[name] for name in LABELS})
+    _check_hashes(path, read)
+    return read, manifest(LABELS, {})
 
 
 def _columns(path: Path) -> dict[str, pa.Array]:
@@ -96,6 +105,21 @@ def _operations(path: Path, labels: pa.Array, size: NDArray[np.int64]) -> Ragged
     values[interior] = _DIGITS[digits]
     values[offsets[1:] - 1] = OPERATIONS.index("output")
     return Ragged(values, offsets)
+
+
+def _check_hashes(path: Path, columns: Columns) -> None:
+    """Compare the hashes of ``_HASHED`` rows, drawn from a larger table, with those of their cells."""
+    count = len(columns.keys)
+    rows = np.sort(np.random.default_rng(0).permutation(count)[:_HASHED])
+    ops, first_op = columns.ops.take(rows)
+    edges, first_edge = columns.edges.take(rows)
+    labels = _HASH_LABELS[ops]
+    for place, row in enumerate(rows.tolist()):
+        own_edges = edges[first_edge[place] : first_edge[place + 1]].tolist()
+        own_labels = labels[first_op[place] : first_op[place + 1]].tolist()
+        given, found = columns.keys[row], graph_hash(own_edges, own_labels).hex()
+        if given != found:
+            raise UserError(f"{path}: row {row}, column hash: {given} is not this cell's, {found}; make the table again")
 
 
 def _refuse(path: Path, column: str, bad: NDArray[Any], why: str) -> None:

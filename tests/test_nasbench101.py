@@ -274,6 +274,7 @@ BAD_TABLES = {
     "wrong type": (_whole(lambda c: c.update(n_nodes=["x"] * 5)), r"column n_nodes: .*make it int64"),
     "fractional count": (_cell("n_nodes", 6.5), r"column n_nodes: .*make it int64"),
     "hash too short": (_cell("hash", b"abc"), r"column hash: .*make it fixed_size_binary\[16\]"),
+    "another hash": (_cell("hash", b"0" * 16), r"row 3, column hash: (30){16} is not this cell's, \w{32}; make the table"),
     "null": (_cell("op_labels", None), r"row 3, column op_labels: is empty"),
     "no test accuracy": (_cell("test_accuracy", float("nan")), r"row 3, column test_accuracy: is not in 0-1"),
     "test accuracy in percent": (_cell("test_accuracy", 93.0), r"row 3, column test_accuracy: is not in 0-1"),
@@ -302,6 +303,16 @@ def test_several_bad_rows_are_counted_and_the_first_is_named(tmp_path):
     columns = make.table()
     columns["test_accuracy"][1:3] = [-1.0, 2.0]
     with pytest.raises(UserError, match=r"row 1, column test_accuracy: .*; 2 rows are so"):
+        read_table(make.write_table(tmp_path / "t.parquet", columns))
+
+
+@pytest.mark.parametrize("invented", [1, 0.1])
+def test_invented_hashes_of_a_large_table_are_found(tmp_path, invented):
+    columns = {name: values * 500 for name, values in make.table().items()}
+    count = len(columns["hash"])
+    for row in range(count - int(invented * count), count):
+        columns["hash"][row] = row.to_bytes(16)
+    with pytest.raises(UserError, match=r"t\.parquet: row \d+, column hash: 0{20}"):
         read_table(make.write_table(tmp_path / "t.parquet", columns))
 
 
