@@ -409,11 +409,11 @@ def test_a_moved_checkpoint_keeps_its_best_score(tmp_path):
     assert there.best_k_models == {moved: 0.7}
 
 
-def test_predictions_of_another_shape_are_named(monkeypatch):
+def test_predictions_of_another_shape_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(GIN, "forward", lambda self, batch: torch.zeros(len(batch), 1))
-    model = GIN.__new__(GIN)
-    with pytest.raises(narbench.UserError, match=r"GIN.forward gives \(3, 1\) for 3 graphs; it must give \(3,\)"):
-        GIN.validation_step(model, [None] * 3, 0)
+    small = ("predictor=gin", "predictor.hidden=8", "train=40", "val=30", "recipe.epochs=1", "logger=none")
+    with pytest.raises(narbench.UserError, match=r"GIN.forward gives \(30, 1\) for 30 graphs; it must give \(30,\)"):
+        narbench.run(*small, f"out={tmp_path / 'run'}")
 
 
 def test_a_folder_in_use_is_not_overwritten(tmp_path):
