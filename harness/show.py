@@ -82,7 +82,7 @@ def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
 
 
 def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
-    """The newest run of each yardstick on the same data and split."""
+    """The newest run of each yardstick on the same data, labels and split."""
 
     def same(other: Mapping[str, Any]) -> bool:
         return (
@@ -90,6 +90,7 @@ def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
             and other["predictor"] != record["predictor"]
             and other["protocol"]["sha256"] == record["protocol"]["sha256"]
             and other["dataset"]["fingerprint"] == record["dataset"]["fingerprint"]
+            and other["dataset"]["labels"] == record["dataset"]["labels"]
         )
 
     newest = {other["predictor"]: other for _, other in list_runs(runs)[0] if same(other)}

@@ -50,6 +50,17 @@ def test_the_folder_of_a_result_is_shown_whatever_its_name(tmp_path, capsys):
     assert f"results in {tmp_path / 'runs[a]' / ':eye:'}\n" in capsys.readouterr().out
 
 
+def test_yardsticks_of_other_labels_are_not_shown(tmp_path, capsys):
+    result = narbench.run("predictor=flops", "logger=none", f"runs={tmp_path}")
+    yardstick = narbench.run("predictor=params", "logger=none", f"runs={tmp_path}")
+    show_result(result)
+    assert "params" in capsys.readouterr().out
+    yardstick.record["dataset"]["labels"]["test"] = "another device's"
+    yardstick.folder.write_record(yardstick.record)
+    show_result(result)
+    assert "params" not in capsys.readouterr().out
+
+
 def test_a_name_that_looks_like_markup(runs, tmp_path):
     shutil.copytree(next(runs.glob("*knn*")), tmp_path / "knn[v2]")
     assert listed(tmp_path)[0].rstrip().endswith("knn[v2]")
