@@ -37,9 +37,9 @@ def show_result(result: Result) -> None:
     metric, mode = selection_metric(task)
     splits = [split for split in ("val", "test", "rest") if split in record["metrics"]]
     table = Table(header_style="bold")
-    table.add_column("weights")
+    table.add_column("weights", no_wrap=True)
     for heading in (*(f"{split} {HEADINGS[metric]}" for split in splits), *(HEADINGS[name] for name in SHOWN[task])):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for weights, scores in record["weights"].items():
         chosen = weights == record["selected_weights"]
         cells = _cells(scores, metric, splits, task)
@@ -48,7 +48,7 @@ def show_result(result: Result) -> None:
     for other in _yardsticks(record, result.folder.path.parent):
         table.add_row(other["predictor"], *_cells(other["metrics"], metric, splits, task), style="dim")
     say(_title(record), "bold")
-    Console().print(table)
+    _print_whole(table)
     say(f"* selected by {mode} {metric} on val")
     if protocol["leaks"]:
         clean = "; rest is the part that does not leak" if "rest" in splits else ""
@@ -76,6 +76,11 @@ def show_runs(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
             record["config_hash"][:8],
             Text(path.name),
         )
+    _print_whole(table)
+
+
+def _print_whole(table: Table) -> None:
+    """Print a table as wide as its cells need, however narrow the terminal: nothing of a figure is cut off."""
     console = Console()
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)

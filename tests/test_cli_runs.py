@@ -50,6 +50,17 @@ def test_the_folder_of_a_result_is_shown_whatever_its_name(tmp_path, capsys):
     assert f"results in {tmp_path / 'runs[a]' / ':eye:'}\n" in capsys.readouterr().out
 
 
+def test_no_digit_of_a_result_is_cut_off(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    result = narbench.run("predictor=params", "dataset=ortcpu", "logger=none", f"runs={tmp_path}")
+    for scores in result.record["weights"].values():
+        scores["val"]["mape_percent"] = 123_456.789_01
+    show_result(result)
+    shown = capsys.readouterr().out
+    assert "123456.7890" in shown
+    assert "…" not in shown
+
+
 def test_yardsticks_of_other_labels_are_not_shown(tmp_path, capsys):
     result = narbench.run("predictor=flops", "logger=none", f"runs={tmp_path}")
     yardstick = narbench.run("predictor=params", "logger=none", f"runs={tmp_path}")
