@@ -45,11 +45,18 @@ def show_result(result: Result) -> None:
         cells = _cells(scores, metric, splits, task)
         table.add_row(f"{weights} *" if chosen else weights, *cells, style="bold" if chosen else "")
     table.add_section()
-    for other in _yardsticks(record, result.folder.path.parent):
+    yardsticks = _yardsticks(record, result.folder.path.parent)
+    for other in yardsticks:
         table.add_row(other["predictor"], *_cells(other["metrics"], metric, splits, task), style="dim")
     say(_title(record), "bold")
     _print_whole(table)
-    say(f"* selected by {mode} {metric} on val")
+    selected = result.selection is not None
+    say(f"* selected by {mode} {metric} on val" if selected else f"* reported; {metric} on val has no value to select by")
+    for shown in (record, *yardsticks):
+        for reason, places in _failures(shown).items():
+            say(f"{shown['predictor']} failed on {', '.join(places)}: {reason}", "yellow")
+    if not all(scores for parts in record["weights"].values() for scores in parts.values()):
+        say("training diverged; lower recipe.lr or set recipe.clip", "yellow")
     if protocol["leaks"]:
         clean = "; rest is the part that does not leak" if "rest" in splits else ""
         say(f"{protocol['name']}: {protocol['leaks']}{clean}", "yellow")
@@ -100,6 +107,15 @@ def _yardsticks(record: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
 
     newest = {other["predictor"]: other for _, other in list_runs(runs)[0] if same(other)}
     return [newest[name] for name in YARDSTICKS if name in newest]
+
+
+def _failures(record: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Why metrics of a record have no value: the splits of each reason."""
+    reasons: dict[str, list[str]] = {}
+    for split, failed in record["failed_metrics"].items():
+        for reason in dict.fromkeys(failed.values()):
+            reasons.setdefault(reason, []).append(split)
+    return reasons
 
 
 def _parts(record: Mapping[str, Any]) -> list[str]:

@@ -72,6 +72,27 @@ def test_yardsticks_of_other_labels_are_not_shown(tmp_path, capsys):
     assert "params" not in capsys.readouterr().out
 
 
+def test_a_diverged_training_says_so(tmp_path, capsys):
+    small = ("train=40", "val=30", "protocol.test=50", "logger=none", f"runs={tmp_path}")
+    show_result(narbench.run("predictor=gcn", "predictor.hidden=8", "recipe.lr=1e10", "recipe.epochs=1", *small))
+    shown = capsys.readouterr().out
+    assert shown.count("gcn failed on val: 30 of 30 predictions are not finite\n") == 1
+    assert "gcn failed on test: 50 of 50 predictions are not finite\n" in shown
+    assert "training diverged; lower recipe.lr or set recipe.clip\n" in shown
+    assert "selected by" not in shown
+
+
+def test_why_metrics_failed_is_shown_for_yardsticks_too(tmp_path, capsys):
+    small = ("train=2", "val=30", "protocol.test=50", "logger=none", f"runs={tmp_path}")
+    reason = "boosting failed on val, test: all predictions are equal\n"
+    for predictor in ("boosting", "flops"):
+        show_result(narbench.run(f"predictor={predictor}", *small))
+        shown = capsys.readouterr().out
+        assert reason in shown
+        assert ("selected by" in shown) == (predictor == "flops")
+        assert "diverged" not in shown
+
+
 def test_a_name_that_looks_like_markup(runs, tmp_path):
     shutil.copytree(next(runs.glob("*knn*")), tmp_path / "knn[v2]")
     assert listed(tmp_path)[0].rstrip().endswith("knn[v2]")
