@@ -19,7 +19,7 @@ from harness.config import explain, require_files
 from harness.distributed import share
 from harness.show import show_result
 from harness.stacked_runs import run_seeds
-from harness.terminal import show_error
+from harness.terminal import InterruptionError, show_error
 
 
 @hydra.main(config_path="pkg://harness.conf", config_name="config", version_base="1.3")  # type: ignore[untyped-decorator]
@@ -52,6 +52,8 @@ def main() -> None:
         task()
     except HydraException as error:
         stop(explain(error))
+    except InterruptionError as interruption:
+        stop(str(interruption), 130)
     except UserError as error:
         stop(str(error))
     except KeyboardInterrupt as interruption:

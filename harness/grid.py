@@ -24,7 +24,7 @@ from harness.records import CONFIG, RunFolder
 from harness.registry import load
 from harness.show import show_result, show_runs
 from harness.stacked_runs import run_seeds
-from harness.terminal import say
+from harness.terminal import InterruptionError, say
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def run_jobs(jobs: Sequence[Job], executor: Executor) -> list[Outcome]:
     """Run every job, print each result as it comes and the failed ones at the end.
 
     Raises:
-        UserError: if a job failed or the user interrupted; the results of the others are kept.
+        UserError: if a job failed; the results of the others are kept.
+        InterruptionError: after Ctrl-C, with a message that says how the jobs are finished.
     """
     if not jobs:
         return []
@@ -139,7 +140,10 @@ def run_jobs(jobs: Sequence[Job], executor: Executor) -> list[Outcome]:
                 _show(jobs[number], outcome, f"[{len(outcomes)}/{len(jobs)}]")
     except KeyboardInterrupt:
         kept = sum(bool(outcome.results) for outcome in outcomes.values())
-        raise UserError(f"interrupted; {kept} of {len(jobs)} runs are finished and kept") from None
+        again = "the same command finishes the others"
+        listed = f"`narbench runs {jobs[0].config['runs']}` lists the unfinished ones with their resume="
+        remedy = again if jobs[0].resumable else listed
+        raise InterruptionError(f"interrupted; {kept} of {len(jobs)} runs are finished and kept; {remedy}") from None
     _summarise(jobs, outcomes)
     return [outcomes[number] for number in range(len(jobs))]
 

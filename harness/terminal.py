@@ -5,6 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
+from datasets.errors import UserError
+
+
+class InterruptionError(UserError):
+    """What the user broke off and how it goes on; told as a mistake is, with exit status 130."""
+
 
 def say(text: str, style: str = "", *, stderr: bool = False) -> None:
     """Print a line as it is, however long: nothing in it is taken for mark-up."""

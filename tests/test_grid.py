@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,10 +15,12 @@ import pytest
 
 import run as entry
 from datasets.errors import UserError
+from harness import cli
 from harness.config import compose, config_hash, typed
-from harness.grid import Job, execute, named_executor, run_jobs
+from harness.grid import Job, Outcome, execute, named_executor, run_jobs
 from harness.launchers.local import LocalExecutor
 from harness.records import RunFolder
+from harness.terminal import InterruptionError
 
 FAILS = "choose 1 to 1256"
 """What a run with ``train=9999`` fails with."""
@@ -125,10 +131,44 @@ def test_interruption_keeps_what_is_finished(tmp_path):
                 Interrupted.closed = True
 
     jobs = [job(tmp_path, "predictor=flops", f"seed={seed}") for seed in (0, 1)]
-    with pytest.raises(UserError, match="interrupted; 1 of 2 runs are finished and kept"):
+    remedy = f"`narbench runs {tmp_path}` lists the unfinished ones with their resume="
+    with pytest.raises(InterruptionError, match=f"interrupted; 1 of 2 runs are finished and kept; {remedy}"):
         run_jobs(jobs, Interrupted())
     assert Interrupted.closed
     assert len(list(tmp_path.glob("*/record.json"))) == 1
+
+
+def test_an_interrupted_grid_ends_quietly_and_says_how_it_goes_on(tmp_path):
+    small = ("predictor=gin", "predictor.hidden=8", "train=40", "val=30", "recipe.epochs=100000", "logger=none")
+    places = (f"runs={tmp_path}", "trainer.checkpoint_minutes=0", f"hydra.sweep.dir={tmp_path / 'hydra'}")
+    ignored = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "run.py", "-m", "seed=0,1", *small, *places, "hydra.launcher.n_workers=1"]
+    process = subprocess.Popen(
+        command, cwd=Path(entry.__file__).parent, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    signal.signal(signal.SIGINT, ignored)
+    patience = time.monotonic() + 120
+    while not list(tmp_path.glob("*/checkpoints/last.ckpt")) and time.monotonic() < patience:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"0 of 2 runs are finished and kept; `narbench runs {tmp_path}` lists the unfinished ones" in shown
+    assert "Traceback" not in shown
+
+
+def test_interrupted_tables_have_the_exit_status_of_an_interrupted_run(monkeypatch, capsys, tmp_path):
+    class Interrupted:
+        def outcomes(self, jobs):
+            yield 0, Outcome()
+            raise KeyboardInterrupt
+
+    again = job(tmp_path, "predictor=flops", resumable=True)
+    monkeypatch.setattr(cli, "app", lambda: run_jobs([again], Interrupted()))
+    with pytest.raises(SystemExit, match="130"):
+        cli.main()
+    assert "0 of 1 runs are finished and kept; the same command finishes the others" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from harness.cli.runs import runs
 from harness.cli.sweep import sweep
 from harness.cli.wandb import app as wandb
 from harness.memory import keep_freed_memory
-from harness.terminal import show_error
+from harness.terminal import InterruptionError, show_error
 
 app = typer.Typer(
     name="narbench",
@@ -39,10 +39,10 @@ app.command()(sweep)
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one red line on stderr and exit status 2."""
+    """Run the command line; a mistake of the user's is one red line on stderr and exit status 2, an interruption 130."""
     keep_freed_memory()
     try:
         app()
     except UserError as error:
         show_error(str(error))
-        sys.exit(2)
+        sys.exit(130 if isinstance(error, InterruptionError) else 2)

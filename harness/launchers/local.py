@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -118,12 +119,13 @@ def gpus() -> list[str]:
 def _serve(connection: Connection) -> None:
     """Run the jobs that come, in the process of a worker; the user's Ctrl-C is its parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        connection.send(execute(job))
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            try:
+                outcome = execute(connection.recv())
+            except KeyboardInterrupt:  # what training makes of its parent's SIGTERM
+                sys.exit(130)
+            connection.send(outcome)
 
 
 @contextmanager
