@@ -410,7 +410,8 @@ def test_a_moved_checkpoint_keeps_its_best_score(tmp_path):
 
 
 def test_predictions_of_another_shape_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(GIN, "forward", lambda self, batch: torch.zeros(len(batch), 1))
+    forward = GIN.forward
+    monkeypatch.setattr(GIN, "forward", lambda self, batch: forward(self, batch)[:, None])
     small = ("predictor=gin", "predictor.hidden=8", "train=40", "val=30", "recipe.epochs=1", "logger=none")
     with pytest.raises(narbench.UserError, match=r"GIN.forward gives \(30, 1\) for 30 graphs; it must give \(30,\)"):
         narbench.run(*small, f"out={tmp_path / 'run'}")
