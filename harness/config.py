@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from threading import Lock
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -35,6 +36,9 @@ CONF_MODULE = "harness.conf"
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Lightning's names of what trains, and in which numbers: those that convert no batch, which is immutable."""
+
+_COMPOSING = Lock()
+"""Hydra's state is one for all threads."""
 
 COMPUTED_GROUPS = ("recipe", "networks")
 """Groups whose default is computed from others' and need not exist."""
@@ -138,14 +142,15 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     Raises:
         UserError: for an unknown name, key or value, with suggestions.
     """
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_module(CONF_MODULE, version_base="1.3"):
-            config: DictConfig = hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
-            require_files(GlobalHydra.instance().config_loader(), overrides)
-            return config
-    except HydraException as error:
-        raise UserError(explain(error)) from error
+    with _COMPOSING:
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_module(CONF_MODULE, version_base="1.3"):
+                config: DictConfig = hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+                require_files(GlobalHydra.instance().config_loader(), overrides)
+                return config
+        except HydraException as error:
+            raise UserError(explain(error)) from error
 
 
 def require_files(loader: ConfigLoader, overrides: Sequence[str]) -> None:

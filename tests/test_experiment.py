@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -495,3 +496,9 @@ def test_equal_checkpoints_are_scored_once(small_run):
     steps = {name: checkpoint_step(small_run.folder.path, name) for name in ("best", "last")}
     weights = small_run.record["weights"]
     assert (weights["best"] == weights["last"]) == (steps["best"] == steps["last"])
+
+
+def test_configurations_are_composed_in_many_threads():
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda seed: compose([f"seed={seed}", "predictor=knn"]).seed, range(40)))
+    assert found == list(range(40))
