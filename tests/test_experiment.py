@@ -436,7 +436,7 @@ def test_resume_in_python_takes_the_configuration_of_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("again", ["predictor=flops", "protocol=paper", "dataset=digits201", "experiment=mine"])
-def test_the_command_of_a_run_finishes_it(tmp_path, monkeypatch, again):
+def test_the_command_of_a_run_finishes_it(tmp_path, again):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrain: 60\n")
     command = ["predictor=flops", "protocol=paper", "experiment=mine", "val=40", "logger=none"]

@@ -251,7 +251,7 @@ def test_batches_of_any_sizes_can_be_joined(case):
         for name, _ in members[0].named_parameters()
     }
     together = functional_call(members[0], weights, (pick(pool, list(range(40))),))
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("case", CASES)

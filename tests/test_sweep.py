@@ -374,7 +374,7 @@ def test_data_that_are_absent_are_missed_before_a_trial_begins(tmp_path):
     space = knn(overrides=["predictor=knn", "dataset=nasbench201", f"dataset.root={tmp_path}"])
     with pytest.raises(UserError, match="nasbench201: no data"):
         driver.run(Sweep(space, None, tmp_path / "out", 1))
-    assert not Ledger.open(space, None, tmp_path / "out").study.trials[1:]
+    assert not (tmp_path / "out").exists(), "no study, and no worker"
 
 
 def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path, capsys):
@@ -388,7 +388,7 @@ def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_go_on(tmp_pat
 
 
 def test_a_worker_gives_up_after_failures_in_a_row_and_the_configuration_is_tried_again(tmp_path):
-    space = knn(overrides=["predictor=knn", *SMALL[:-1], "logger=none", "dataset.labels.train=absent"], trials=2)
+    space = knn(overrides=["predictor=knn", *SMALL, "dataset.labels.train=absent"], trials=2)
     with pytest.raises(UserError, match="worker 0 stopped early"):
         driver.run(Sweep(space, None, tmp_path, 1))
     trials = Ledger.open(space, None, tmp_path).study.trials
