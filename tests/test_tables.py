@@ -504,6 +504,8 @@ def test_damaged_predictions_are_named(tables, runs, compared):
         (("[strict]", "[]"), "protocols of the column 400 is empty; give at least one"),
         (("title: A", "titel: A"), "titel"),
         (("seeds: [0, 1]", ""), "seeds"),
+        (("train: 400", "config: {recipe.epoch: 3}"), "config recipe.epoch: no such setting; did you mean recipe.epochs"),
+        (("predictor: knn", "predictor: knn, config: {predictor.dim: 3}"), "config predictor.dim: no such setting"),
     ],
 )
 def test_a_wrong_definition_is_named(tmp_path, change, message):

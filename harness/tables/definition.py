@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from datasets.errors import UserError, require_choice
 from harness.config import require_seeds
 from harness.metric_facts import COSTS, METRICS
 from harness.registry import names, suggest
+from harness.tables.defaults import composed
 
 RESULTS = Path(__file__).parents[2] / "results"
 """The checkout's folder of published figures, table definitions and kept records."""
@@ -167,9 +169,20 @@ def _check(definition: Definition) -> None:
     require_choice("metric", definition.metric, METRICS | COSTS)
     for row in definition.rows:
         require_choice("predictor", row.predictor, names("predictor"))
+        _require_settings(row.config, composed(f"predictor={row.predictor}"))
     for column in definition.single_columns():
         require_choice("dataset", column.dataset, names("dataset"))
         require_choice("protocols", column.protocol, names("protocol"))
         if column.metric != definition.metric:
             require_choice("metric", definition.metric, COSTS)
             require_choice("metric of a column", column.metric, COSTS)
+        if column.config:
+            predictors = dict.fromkeys(row.predictor for row in definition.rows)
+            known = (composed(f"predictor={name}", f"dataset={column.dataset}") for name in predictors)
+            _require_settings(column.config, set().union(*known))
+
+
+def _require_settings(config: Iterable[str], known: Collection[str]) -> None:
+    for key in config:
+        if key not in known:
+            raise UserError(f"config {key}: no such setting; {suggest(key, sorted(known))}")
