@@ -209,6 +209,8 @@ class Benchmark(LightningDataModule, ABC):
         self.parts = split(self.store, self.protocol, self.labels)
         if not self.parts.leaks:
             prove_disjoint(self.store, self.parts)
+        rows = np.concatenate([self.parts.train, self.parts.val, self.parts.test])
+        self.store = self.store.with_platforms_of(rows)
 
     @property
     def spec(self) -> TaskSpec:

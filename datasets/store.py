@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 import torch
@@ -256,17 +257,28 @@ class GraphStore:
     def groups(self, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """The distinct values of ``group.<name>`` in order of appearance, and the position in them of each graph (B,).
 
-        No values and zeros if the store is not grouped by ``name``.
+        No values and zeros if the store is not grouped by ``name``; -1 for a graph without a value.
         """
         if f"group.{name}" not in self.table.column_names:
             return (), np.zeros(len(self), np.int64)
         encoded = self._array(f"group.{name}").dictionary_encode()
-        return tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy().astype(np.int64)
+        return tuple(encoded.dictionary.to_pylist()), encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
 
     @cached_property
     def platforms(self) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """Devices of the labels, and the position in them of each graph (B,)."""
         return self.groups("platform")
+
+    def with_platforms_of(self, rows: NDArray[np.int64]) -> GraphStore:
+        """This store with the devices of ``rows`` alone: graphs of others stay, without a device."""
+        names, place = self.platforms
+        kept = [names[i] for i in np.unique(place[rows])] if names else []
+        if len(kept) == len(names):
+            return self
+        column = self._array("group.platform")
+        shown = pc.if_else(pc.is_in(column, pa.array(kept)), column, None)
+        number = self.table.column_names.index("group.platform")
+        return GraphStore(self.table.set_column(number, "group.platform", shown), self.manifest, self.folder)
 
     def batch(self, rows: NDArray[np.int64], target: str) -> GraphBatch:
         """Gather ``rows`` into one batch whose label to predict is ``target``."""

@@ -63,8 +63,8 @@ class Predictor(LightningModule, ABC):
             raise UserError(f"predictor={config.name} reads cells, and this benchmark has whole networks; choose another")
         if len(spec.platforms) > 1 and not self.several_platforms:
             raise UserError(
-                f"predictor={config.name} predicts one device, and this benchmark has {len(spec.platforms)}; choose one "
-                "device, or predictor=nnlp"
+                f"predictor={config.name} predicts one device, and these labels are of {len(spec.platforms)}; choose "
+                "predictor=nnlp, or protocol=transfer, which has one"
             )
         rate = getattr(config, "dropout", 0.0)
         if not 0 <= rate < 1:

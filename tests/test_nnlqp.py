@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from nnlqp_folders import chain, chains, write_networks, write_table
 from onnx_models import model, node, small_network, tensor
 
@@ -197,6 +199,37 @@ def test_a_network_on_several_platforms_is_read_once(tmp_path, monkeypatch):
     first, again = store.ops.take(np.array([3])), store.ops.take(np.array([11]))
     assert first[0].tolist() == again[0].tolist()
     assert record["spec"]["platforms"] == names
+
+
+def three_devices(root):
+    """NNLQP's ``multi_platform`` with 12 networks on three devices, as settings."""
+    folder = root / "multi_platform"
+    write_networks(folder, {f"onnx/{i}.onnx": chain(4 + i) for i in range(12)})
+    numbers = [(platform, i) for platform in (2, 23, 5) for i in range(12)]
+    rows = [f"{p}{i} onnx/{i}.onnx 8 {(1 + i) * p} f {p} {'train' if i < 9 else 'test'}" for p, i in numbers]
+    write_table(folder / "gt.txt", rows)
+    data = ("dataset=nnlqp", "dataset.part=multi_platform", f"dataset.root={root}", f"dataset.cache={root}")
+    return (*data, "val=2", "logger=none")
+
+
+@pytest.mark.parametrize("choice", [["boosting"], ["knn"], ["flops"], ["gin", "recipe.epochs=1"]])
+def test_predictors_of_one_device_are_transferred_to(tmp_path, choice):
+    """Under ``transfer`` all labels are of one device, whose networks train and are scored."""
+    run = (*three_devices(tmp_path), f"predictor={choice[0]}", *choice[1:])
+    with pytest.raises(UserError, match="predicts one device, and these labels are of 3"):
+        api.run(*run, "protocol=multi_platform", f"out={tmp_path / 'three'}")
+    result = api.run(*run, "protocol=transfer", "protocol.platform=mul270-neuware-int8", f"out={tmp_path / 'one'}")
+    assert result.record["spec"]["platforms"] == ("mul270-neuware-int8",)
+    scored = pd.read_parquet(tmp_path / "one/predictions.parquet").query("split == 'test'").sort_values("key")
+    assert (scored.key.tolist(), scored.label.tolist()) == (["2310", "2311", "239"], [253.0, 276.0, 230.0])
+
+
+def test_a_device_that_is_left_out_has_no_head(tmp_path):
+    left_out = ("protocol=multi_platform", "protocol.platform=mul270-neuware-int8")
+    result = api.run(*three_devices(tmp_path), "predictor=nnlp", "recipe.epochs=1", *left_out, f"out={tmp_path / 'two'}")
+    assert result.record["spec"]["platforms"] == ("cpu-openppl-fp32", "5")
+    weights = torch.load(tmp_path / "two/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert {name.split(".")[2] for name in weights if name.startswith("network.heads")} == {"0", "1"}
 
 
 def test_files_that_cannot_be_read_are_named(narbench):
