@@ -25,9 +25,9 @@ from datasets.graph import GraphBatch
 from datasets.measured import NAME, PROTOCOL, Measured, MeasuredConfig
 from datasets.nnlqp_corpus import LABEL
 from datasets.protocol_types import LabelConfig, ProtocolConfig
+from harness.assembly import build_data, build_predictor
 from harness.config import ExperimentConfig, TrainerConfig
 from harness.evaluation import Predictions, by_size, predict
-from harness.experiment import build_data, build_predictor
 from harness.metrics import Scores
 from harness.prediction import record_on_networks
 from harness.progress import track
@@ -192,14 +192,9 @@ class Adaptation:
             )
 
     def _seen(self) -> int | None:
-        """None also if the data of one of these runs are others by now."""
         data, known = self.draws[0], set[bytes]()
         try:
-            for config, record in self.source.lineage():
-                theirs = build_data(config)
-                theirs.setup()
-                if theirs.store.manifest.fingerprint != record["dataset"]["fingerprint"]:
-                    return None
+            for theirs in self.source.benchmarks():
                 known.update(map(bytes, theirs.store.hashes[theirs.parts.train]))
         except UserError:
             return None

@@ -20,9 +20,9 @@ from datasets.protocol_types import LabelConfig, ProtocolConfig
 from datasets.protocols import split
 from datasets.store import GraphStore
 from harness import registry
+from harness.assembly import build_data, build_predictor
 from harness.bench_inputs import CELLS, NETWORKS, random_cells, random_networks
 from harness.config import compose, typed
-from harness.experiment import build_data, build_predictor
 from harness.metrics import kendall_tau
 from harness.training import train
 from predictors.base import Predictor

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from datasets.graph import ATTRIBUTE_SLOTS, SHAPE_DIMENSIONS, GraphBatch
+from harness.assembly import build_predictor
 from harness.bench import median_seconds
 from harness.bench_inputs import NETWORKS, branched_chain
 from harness.config import compose, typed
-from harness.experiment import build_predictor
 from harness.memory import peak_memory_mb
 from predictors.layers import pairs
 

@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from datasets.base import Benchmark, LoadingConfig
+from datasets.base import Benchmark
 from datasets.errors import UserError
-from datasets.graph import TaskSpec
 from datasets.protocols import VERSIONS
 from harness import distributed, loggers
+from harness.assembly import build_data, build_predictor
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.environment import code_version, environment
 from harness.evaluation import Predictions, evaluate
@@ -27,10 +27,9 @@ from harness.metric_facts import METRICS, selection_metric
 from harness.metrics import Scores
 from harness.ranges import Ranges
 from harness.records import SCHEMA_VERSION, RunFolder
-from harness.registry import load
 from harness.trained import reported_weights
 from harness.training import Weights, load_weights, quiet_lightning, train
-from harness.transfer import initialise
+from harness.transfer import start
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 
@@ -76,9 +75,10 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     data.setup()
     seed_everything(experiment.seed, workers=True, verbose=False)
     predictor = build_predictor(experiment, data.spec)
-    init = initialise(predictor, experiment.init) if experiment.init else None
+    begun = RunFolder.existing(Path(experiment.resume)) if experiment.resume else None
+    init = start(predictor, data, experiment, begun.start() if begun and begun.last_checkpoint.exists() else None)
     _launch(experiment, predictor)
-    folder = distributed.from_first(lambda: _folder(experiment))
+    folder = distributed.from_first(lambda: (begun or RunFolder.create(experiment)).write_start(init))
     timings = {"setup_seconds": time.perf_counter() - clock}
     logger = distributed.on_first(lambda: loggers.build(experiment, folder))
     with resumable(folder):
@@ -96,7 +96,7 @@ def resumable(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        begun = (folder.checkpoints / "last.ckpt").exists()
+        begun = folder.last_checkpoint.exists()
         where = "its last checkpoint" if begun else "its beginning, for there is no checkpoint yet"
         raise KeyboardInterrupt(f"interrupted; resume={folder.path} finishes the run from {where}") from None
 
@@ -179,20 +179,6 @@ def _finished(config: ExperimentConfig) -> Result | None:
     return None if record is None else Result(folder, record)
 
 
-def build_data(config: ExperimentConfig) -> Benchmark:
-    """The benchmark's data module under the configured protocol."""
-    loading = LoadingConfig(config.recipe.batch_size, config.trainer.eval_nodes)
-    data: Benchmark = load(config.dataset.target)(config.dataset, config.protocol, loading, config.seed)
-    return data
-
-
-def build_predictor(config: ExperimentConfig, spec: TaskSpec) -> Predictor:
-    """The predictor with its initial weights."""
-    predictor: Predictor = load(config.predictor.target)(config.predictor, spec)
-    predictor.recipe = config.recipe
-    return predictor
-
-
 def resumed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of the run that ``config.resume`` names, with the overrides that say where it goes on.
 
@@ -224,10 +210,6 @@ def _part(config: DictConfig, key: str) -> Any:
     if key.partition(".")[0] in content:
         return OmegaConf.select(content, key)
     return OmegaConf.merge(content, dict.fromkeys(("out", "runs", "resume")))
-
-
-def _folder(config: ExperimentConfig) -> RunFolder:
-    return RunFolder.create(config) if config.resume is None else RunFolder.existing(Path(config.resume))
 
 
 def _launch(config: ExperimentConfig, predictor: Predictor) -> None:

@@ -27,6 +27,9 @@ RECORD, CONFIG, PREDICTIONS, CHECKPOINTS = "record.json", "config.yaml", "predic
 SEED_FOLDERS = "seeds.json"
 """File in the folder of a stack that names the folders of its seeds."""
 
+START = "init.json"
+"""File in the folder of a run that says which encoder it started from, for its record and a resumption."""
+
 SCHEMA_VERSION = 1
 
 
@@ -74,6 +77,23 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / CHECKPOINTS
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.checkpoints / "last.ckpt"
+
+    def start(self) -> dict[str, Any] | None:
+        """The encoder that the run started from, None without one."""
+        path = self.path / START
+        content: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+        return content
+
+    def write_start(self, start: Mapping[str, Any] | None) -> RunFolder:
+        """Write ``init.json`` for a run that starts from an encoder."""
+        if start is not None:
+            write_text(self.path / START, json.dumps(start, indent=1) + "\n")
+        return self
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with."""

@@ -60,6 +60,11 @@ def show_result(result: Result) -> None:
     if protocol["leaks"]:
         clean = "; rest is the part that does not leak" if "rest" in splits else ""
         say(f"{protocol['name']}: {protocol['leaks']}{clean}", "yellow")
+    init, scored = record["init"] or {}, sum(protocol["sizes"][split] for split in ("val", "test"))
+    if init.get("seen"):
+        say(f"init: {init['seen']:,} of the {scored:,} val and test graphs trained or selected the encoder", "yellow")
+    elif "seen" in init and init["seen"] is None:
+        say("init: whether val or test graphs trained the encoder is not known: its data or its origin are gone", "yellow")
     say(f"results in {result.folder.path}")
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -16,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from datasets.base import Benchmark
 from datasets.errors import UserError
 from harness import loggers
+from harness.assembly import build_data, build_predictor
 from harness.config import ExperimentConfig, typed
-from harness.experiment import PLACES, Result, build_data, build_predictor, finish, resumable
+from harness.experiment import PLACES, Result, finish, resumable
 from harness.memory import keep_freed_memory, restart_peak
 from harness.records import SEED_FOLDERS, RunFolder, write_text
 from harness.stacked_training import StackedTraining
-from harness.transfer import initialise
+from harness.transfer import start
 from predictors.base import Predictor
 
 
@@ -41,13 +43,17 @@ def run_seeds(config: DictConfig) -> list[Result]:
     if resume and (finished := _finished(resume)):
         return finished
     configs = _stored(resume, config) if resume else [typed(_with_seed(config, seed)) for seed in stack.seeds or ()]
-    data, predictors, inits = zip(*map(_built, configs), strict=True)
+    begun = _folders(resume) if resume and resume.last_checkpoint.exists() else None
+    starts = [where.start() for where in begun] if begun else [None] * len(configs)
+    data, predictors, inits = zip(*map(_built, configs, starts), strict=True)
     training = StackedTraining(predictors, data, configs)
     folder, folders = (resume, _folders(resume)) if resume else _created(stack, configs)
+    for where, init in zip(folders, inits, strict=True):
+        where.write_start(init)
     setup = time.perf_counter() - clock
     results = []
     with resumable(folder):
-        training.run(folder.checkpoints / "last.ckpt", resume is not None)
+        training.run(folder.last_checkpoint, resume is not None)
         share = training.state.seconds / len(configs)
         timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}
         for number, (own, where) in enumerate(zip(configs, folders, strict=True)):
@@ -71,14 +77,14 @@ def _with_seed(config: DictConfig, seed: int) -> DictConfig:
     return own
 
 
-def _built(config: ExperimentConfig) -> tuple[Benchmark, Predictor, object]:
-    """Data and predictor as a run of its own makes them."""
+def _built(config: ExperimentConfig, kept: dict[str, Any] | None) -> tuple[Benchmark, Predictor, dict[str, Any] | None]:
+    """Data and predictor as a run of its own makes them, and what it starts from."""
     data = build_data(config)
     data.prepare_data()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)
     predictor = build_predictor(config, data.spec)
-    return data, predictor, initialise(predictor, config.init) if config.init else None
+    return data, predictor, start(predictor, data, config, kept)
 
 
 def _created(stack: ExperimentConfig, configs: Sequence[ExperimentConfig]) -> tuple[RunFolder, list[RunFolder]]:

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from datasets.base import Benchmark
 from datasets.errors import UserError
 from datasets.graph import TaskSpec
+from harness.assembly import build_data
 from harness.config import ExperimentConfig, typed
 from harness.records import RunFolder
 from harness.trained import trained
@@ -75,6 +78,35 @@ class Source:
                 raise UserError(f"{folder.path}: another run than the one whose encoder was taken")
             yield typed(OmegaConf.create(folder.config())), record
 
+    def benchmarks(self) -> Iterator[Benchmark]:
+        """The data of each run of the lineage, under its protocol.
+
+        Raises:
+            UserError: if a run or its data are not there any more, or are others by now.
+        """
+        for config, record in self.lineage():
+            data = build_data(config)
+            data.setup()
+            if data.store.manifest.fingerprint != record["dataset"]["fingerprint"]:
+                raise UserError(f"{record['id']}: its data are others by now")
+            yield data
+
+    def seen(self, data: Benchmark) -> int | None:
+        """Validation and test graphs of ``data`` whose labels trained or selected a run of the lineage.
+
+        None if that is not known: a run, or its data, are gone. Labels of another device or column are other labels.
+        """
+        known = set[bytes]()
+        try:
+            for theirs in self.benchmarks():
+                if _labels_in_common(theirs, data):
+                    rows = np.concatenate([theirs.parts.train, theirs.parts.val])
+                    known.update(map(bytes, theirs.store.hashes[rows]))
+        except UserError:
+            return None
+        scored = np.concatenate([data.parts.val, data.parts.test])
+        return sum(bytes(graph) in known for graph in data.store.hashes[scored])
+
     def initialise(self, predictor: Predictor) -> None:
         """Give ``predictor`` this run's encoder and leave its head as it is.
 
@@ -104,15 +136,25 @@ class Source:
         return " ".join(settings) or "this version's predictor"
 
 
-def initialise(predictor: Predictor, run: str) -> dict[str, Any]:
-    """Give ``predictor`` the encoder of ``run`` and say which weights these are.
+def start(
+    predictor: Predictor, data: Benchmark, config: ExperimentConfig, kept: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Give ``predictor`` the encoder of ``config.init``, if it names a run, and say for the record which weights these are.
+
+    Args:
+        predictor: with its initial weights.
+        data: that it is trained and scored on.
+        config: of the experiment.
+        kept: what this returned when training began, if it goes on from a checkpoint; the encoder is not needed then.
 
     Raises:
         UserError: if there is no such run or its encoder does not fit.
     """
-    source = Source.open(Path(run))
+    if config.init is None or kept is not None:
+        return kept
+    source = Source.open(Path(config.init))
     source.initialise(predictor)
-    return source.facts
+    return source.facts | {"seen": source.seen(data)}
 
 
 def origin(run: str) -> str:
@@ -139,6 +181,15 @@ def _require_encoder(predictor: Predictor, name: str) -> None:
             f"{name}: {type(predictor).__name__} has no {' or '.join(predictor.head_modules)}; name the submodules of its "
             "head in head_modules"
         )
+
+
+def _labels_in_common(one: Benchmark, other: Benchmark) -> bool:
+    devices = [set(data.store.platforms[0]) for data in (one, other)]
+    return (
+        one.store.manifest.name == other.store.manifest.name
+        and one.labels.test == other.labels.test
+        and (devices[0] == devices[1] or bool(devices[0] & devices[1]))
+    )
 
 
 def _check_graphs(run: Path, there: TaskSpec, here: TaskSpec) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning.pytorch import Callback
 from nnlqp_folders import chain, chains, write_networks, write_table
 from onnx_models import integers, model, node, weight
 from onnx_models import tensor as value
@@ -19,8 +20,11 @@ from datasets.families import build_variant
 from datasets.measured import _on_one_device
 from datasets.onnx_graph import read_network
 from datasets.store import GraphStore
+from harness import experiment
 from harness.adapt import SIZES, Adaptation, Options, best_factor, choose_sizes, scaled
-from harness.experiment import build_data
+from harness.assembly import build_data
+from harness.config import compose
+from harness.show import show_result
 from harness.transfer import encoder
 
 SMALL = ("predictor=nnlp", "predictor.hidden=64", "predictor.head=32", "predictor.dropout=0", "logger=none")
@@ -184,6 +188,48 @@ def test_init_carries_the_encoder_bit_for_bit(home):
     assert started["init"]["selection"] == "mape_percent min"
     assert fresh["init"] is None
     assert started["config_hash"] != fresh["config_hash"]
+
+
+def test_graphs_that_an_encoder_knows_are_counted_and_said(home, capsys):
+    """The test set of ``in_domain`` is the same for every seed; what validates under one seed trained under another."""
+    data = ("dataset=nnlqp", f"dataset.root={home / 'a'}", f"dataset.cache={home / 'cache'}", "val=4", *SMALL)
+    run = (*data, "recipe.epochs=1")
+    result = api.run(*run, "seed=7", f"init={home / 'run'}", f"out={home / 'same'}")
+    table = pq.read_table(home / "same" / "predictions.parquet").to_pandas()
+    validating = (table.split == "val").sum()
+    assert result.record["init"]["seen"] == validating > 0
+    show_result(result)
+    assert f"init: {validating} of the {len(table)} val and test graphs trained or selected the encoder" in (
+        capsys.readouterr().out
+    )
+    again = api.run(*run, f"init={home / 'same'}", "protocol=strict", "train=20", "seed=8", f"out={home / 'again'}").record
+    tested = set(table.key[table.split == "test"])
+    scored = pq.read_table(home / "again" / "predictions.parquet").to_pandas().key
+    assert again["init"]["seen"] == len(set(scored) - tested) > 0
+
+
+class StopAfterTwo(Callback):
+    """Ends training after two epochs, as Ctrl-C does."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_run_from_an_encoder_is_resumed_without_it(home, tmp_path):
+    data = ("dataset=nnlqp", f"dataset.root={home / 'a'}", f"dataset.cache={home / 'cache'}", "val=4", *SMALL)
+    run = (*data, "recipe.epochs=4", "seed=7", "trainer.checkpoint_minutes=0")
+    encoder_run = tmp_path / "encoder"
+    shutil.copytree(home / "run", encoder_run)
+    whole = api.run(*run, f"init={encoder_run}", f"out={tmp_path / 'whole'}").record
+    config = compose([*run, f"init={encoder_run}", f"out={tmp_path / 'broken'}"])
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(config, [StopAfterTwo()])
+    shutil.rmtree(encoder_run)
+    overrides = [f"resume={tmp_path / 'broken'}"]
+    resumed = experiment.run(experiment.resumed(compose(overrides), overrides)).record
+    assert resumed["init"] == whole["init"]
+    assert resumed["metrics"] == whole["metrics"]
 
 
 def test_adapted_and_scratch_differ_in_the_encoder_only(home, monkeypatch):

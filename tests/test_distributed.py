@@ -19,6 +19,7 @@ import narbench
 from datasets.base import EpochSampler, PartSampler
 from datasets.shares import Share, deal
 from harness import experiment
+from harness.assembly import build_data, build_predictor
 from harness.config import compose, typed
 from harness.distributed import launch
 from harness.evaluation import evaluate
@@ -141,9 +142,9 @@ def test_every_graph_is_predicted_once_and_scored_as_by_one_process(two):
     table = pq.read_table(folder / "predictions.parquet").to_pandas()
     assert table.groupby("split", observed=True).key.agg(["size", "nunique"]).values.tolist() == [[31, 31], [201, 201]]
     config = typed(compose(ODD))
-    data = experiment.build_data(config)
+    data = build_data(config)
     data.setup()
-    predictor = experiment.build_predictor(config, data.spec)
+    predictor = build_predictor(config, data.spec)
     for name, weights in weight_sets(ema=True).items():
         load_weights(predictor, folder / "checkpoints", weights)
         for split, found in evaluate(predictor, data, name).items():

@@ -1,6 +1,7 @@
 """Seeds trained as a stack against the same seeds trained alone, through the public entry points."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from torch.func import functional_call
 import narbench
 import run as entry
 from datasets.errors import UserError
-from harness import registry
+from harness import experiment, registry
+from harness.assembly import build_predictor
 from harness.config import compose, config_hash, typed
-from harness.experiment import build_predictor, finish, resumed
+from harness.experiment import finish, resumed
 from harness.memory import peak_memory_mb
 from harness.records import RunFolder, list_unfinished
 from harness.stacked import Layout, StackedWeight, StackingError
@@ -174,6 +176,20 @@ def test_a_stack_goes_on_where_it_is_told_to_and_is_left_when_it_is_finished(tmp
     written = [(result.folder.path / "record.json").read_text() for result in again]
     assert [result.record for result in run_seeds(config)] == [json.loads(text) for text in written]
     assert [(result.folder.path / "record.json").read_text() for result in again] == written
+
+
+def test_a_stack_from_an_encoder_goes_on_without_it(tmp_path):
+    encoder = tmp_path / "encoder"
+    experiment.run(compose(overrides("gin", "seed=7", f"out={encoder}")))
+    results = run_seeds(compose(overrides("gin", "seeds=[0,1]", f"init={encoder}", f"out={tmp_path / 'stack'}")))
+    shutil.rmtree(encoder)
+    for result in results:
+        assert result.record["init"]["seed"] == 7
+        (result.folder.path / "record.json").unlink()
+    again = run_seeds(resumed(compose([f"resume={tmp_path / 'stack'}"]), []))
+    for result, kept in zip(again, results, strict=True):
+        assert result.record["init"] == kept.record["init"]
+        assert result.record["metrics"] == kept.record["metrics"]
 
 
 def test_runs_of_seeds_are_listed_beside_the_others(tmp_path, monkeypatch):

@@ -167,13 +167,30 @@ def test_sizes_in_whatever_form_are_one_configuration(tables, runs):
     assert (row["mean"], row["seeds"], row["configurations"]) == ("0.5", "2", "1")
 
 
+def started(runs, seed, place, tau=0.5, val=0.5, **facts):
+    """A hand-made run of NN-Former that started from the encoder of ``place``."""
+    path = write_run(runs, "nnformer", seed, tau=tau, val=val, changes={"init": place}) / "record.json"
+    init = {"config_hash": "a", "weights": "best", "step": 100, "seen": 0} | facts
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init": init}))
+
+
 def test_encoders_that_runs_started_from_divide(tables, runs):
     for seed, step in ((0, 100), (1, 9000)):
-        path = write_run(runs, "nnformer", seed, changes={"init": "there"}) / "record.json"
-        content = json.loads(path.read_text()) | {"init": {"config_hash": "a", "weights": "best", "step": step}}
-        path.write_text(json.dumps(content))
+        started(runs, seed, "there", step=step)
     row = facts(tables("--format", "csv"))["nnformer", "strict"]
     assert (row["seeds"], row["configurations"]) == ("1", "2")
+    started(runs, 1, "/from/the/root/there", step=100)
+    row = facts(tables("--format", "csv"))["nnformer", "strict"]
+    assert (row["seeds"], row["configurations"]) == ("2", "2"), "however the path is written"
+
+
+def test_an_encoder_that_knows_scored_graphs_is_a_last_resort_and_said(tables, runs):
+    started(runs, 0, "there", tau=0.9, val=0.9, seen=7)
+    assert "knows labels of graphs that select or are tested" in tables(columns=200)
+    started(runs, 0, "elsewhere", tau=0.5, val=0.5, config_hash="b", seen=0)
+    output = tables(columns=200)
+    assert "0.500 (1)" in output
+    assert "knows labels" not in output
 
 
 def test_older_records_count_as_having_the_defaults_of_new_settings(tables, runs):

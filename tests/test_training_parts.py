@@ -9,9 +9,9 @@ import torch
 
 from datasets.base import EpochSampler, NodeBudgetSampler
 from datasets.errors import UserError
+from harness.assembly import build_predictor
 from harness.config import compose, typed
 from harness.evaluation import Predictions
-from harness.experiment import build_predictor
 from harness.metrics import score
 from harness.registry import names
 from predictors.layers.dropout import dropout, keep_mask

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.progress import Progress
 
 from datasets.errors import UserError
+from harness.assembly import build_data
 from harness.config import compose, typed
-from harness.experiment import build_data
 from harness.progress import bar
 from harness.sweep.ledger import Ledger
 from harness.sweep.report import best_trial, describe, write_results

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna import Trial, TrialPruned
 
 from harness import experiment, loggers
+from harness.assembly import build_data
 from harness.bench import median_seconds
 from harness.config import compose
 from harness.evaluation import predict
@@ -80,7 +81,7 @@ def trial_config(space: Space, values: dict[str, object], seed: int, folder: Pat
 def milliseconds(result: Result) -> float:
     """Time of one prediction in ms: batches of the configured size of validation graphs, on one device, all in memory."""
     config, predictor, _ = trained(result.folder, result.record)
-    data = experiment.build_data(config)
+    data = build_data(config)
     data.setup()
     if config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         predictor.cuda()

@@ -70,6 +70,11 @@ class Cell:
         """Some run chose its checkpoint on test labels."""
         return any(run.selects_on_test for run in self.runs.values())
 
+    @property
+    def starts_from_scored(self) -> bool:
+        """Some run started from an encoder that knows graphs it is scored on."""
+        return any(run.starts_from_scored for run in self.runs.values())
+
 
 def summarise(values: Sequence[float]) -> Summary:
     """Mean and half width of its 95 % confidence interval under Student's t distribution."""
@@ -83,8 +88,8 @@ def summarise(values: Sequence[float]) -> Summary:
 def find_cell(records: Iterable[Recorded], row: Row, column: Column, seeds: Sequence[int]) -> Cell:
     """The runs of a cell: of several configurations the one with the best mean validation metric.
 
-    Configurations with every seed come before those without, and runs that chose their checkpoint on test labels are
-    taken only where there are no others. Of runs with the same
+    Configurations with every seed come before those without. Runs that chose their checkpoint on test labels, or whose
+    encoder knows graphs that they are scored on, are taken only where there are no others. Of runs with the same
     configuration and seed the newest counts, one with predictions before one without. Runs under an older version of the
     protocol do not count, nor do those of other data than the newest run with the same settings of the data has.
     """
@@ -162,7 +167,7 @@ def _assumed(records: Sequence[Recorded], row: Row, column: Column) -> dict[str,
 
 
 def _preference(runs: Mapping[int, Recorded], seeds: Sequence[int]) -> tuple[bool, bool, float]:
-    honest = not any(run.selects_on_test for run in runs.values())
+    honest = not any(run.selects_on_test or run.starts_from_scored for run in runs.values())
     return honest, runs.keys() >= set(seeds), float(np.mean([run.validation() for run in runs.values()]))
 
 

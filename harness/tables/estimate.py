@@ -8,8 +8,8 @@ from typing import Any
 
 from datasets.base import Benchmark
 from datasets.protocol_types import parse_size
+from harness.assembly import build_predictor
 from harness.config import ExperimentConfig
-from harness.experiment import build_predictor
 from harness.registry import load
 from harness.tables.recorded import Recorded
 from predictors.fitted import FittedPredictor

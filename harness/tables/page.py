@@ -121,6 +121,8 @@ def _reservations(entry: Entry) -> list[str]:
         texts.append(f"The metric failed in {entry.failed} of {len(entry.cell.runs)} runs, which are left out.")
     if entry.cell.selects_on_test:
         texts.append("The checkpoint was selected on test labels, as published.")
+    if entry.cell.starts_from_scored:
+        texts.append("The encoder that training started from knows labels of graphs that select or are tested.")
     if standing.place == "untested":
         texts.append(f"Untested against the best: {standing.reason}.")
     elif standing.seeds and not standing.trainings:

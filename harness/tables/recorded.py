@@ -85,15 +85,25 @@ class Recorded:
         )
 
     def _described(self, settings: Mapping[str, Any]) -> str:
-        init = self.content.get("init") or {}
-        encoder = {name: init.get(name) for name in ("config_hash", "weights", "step")}
-        return json.dumps([settings, self.fingerprint, encoder], sort_keys=True)
+        encoder = {name: self._init.get(name) for name in ("config_hash", "weights", "step")}
+        known = {"init"} if self._init else set()  # whichever way the path to it was written
+        told = {key: value for key, value in settings.items() if key not in known}
+        return json.dumps([told, self.fingerprint, encoder], sort_keys=True)
+
+    @property
+    def _init(self) -> Mapping[str, Any]:
+        return self.content.get("init") or {}
 
     @property
     def selects_on_test(self) -> bool:
         """The checkpoint was chosen by test labels of test graphs."""
         labels = self.content["dataset"]["labels"]
         return bool(self.content["protocol"]["leaks"]) and labels["val"] == labels["test"]
+
+    @property
+    def starts_from_scored(self) -> bool:
+        """The encoder that it started from was trained or selected on labels of its validation or test graphs."""
+        return bool(self._init.get("seen"))
 
     def test(self, metric: str) -> float | None:
         """A metric of the test set, None if it failed."""

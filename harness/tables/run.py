@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from datasets.base import Benchmark
 from datasets.errors import UserError
+from harness.assembly import build_data
 from harness.config import ExperimentConfig, compose, config_hash, typed
-from harness.experiment import build_data
 from harness.grid import Job
 from harness.records import RunFolder
 from harness.tables.build import Entry, missing_seeds

@@ -11,7 +11,10 @@ from pathlib import Path
 
 COMPUTES = tuple(
     f"harness.{name}"
-    for name in ("experiment", "training", "trained", "transfer", "evaluation", "distributed", "metrics", "metric_facts")
+    for name in (
+        *("assembly", "experiment", "training", "trained", "transfer"),
+        *("evaluation", "distributed", "metrics", "metric_facts"),
+    )
 )
 """What every run goes through; what these import to read settings or to show results is left out."""
 
