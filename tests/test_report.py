@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from datasets.errors import UserError
 from harness.cli import app
 from harness.registry import names
+from harness.report import panels
 from harness.report.panels import curves, families
 from harness.report.ranking import critical_difference, mean_ranks, results, win_rates
 from harness.tables.build import build
@@ -327,6 +328,59 @@ def test_columns_that_differ_in_a_setting_alone_stay_apart(tmp_path, runs):
         "digits201, strict, epochs 7",
         "digits201, strict, epochs 8",
     ]
+
+
+@pytest.fixture
+def families_and_sizes(tmp_path, runs):
+    """A table of two families, each held out at two training sizes."""
+    columns = "".join(
+        f"\n  - {{dataset: digits201, protocols: [ood], family: {family}, train: {train}, label: {family}}}"
+        for family, train in product(("alexnet", "vgg"), (100, 300))
+    )
+    for number, (family, train) in enumerate(product(("alexnet", "vgg"), (100, 300))):
+        changes, values = {"protocol.family": family}, {"mape_percent": 11.0 + number}
+        write_run(runs, "flops", protocol="ood", train=train, values=values, changes=changes)
+    (tmp_path / "t.yaml").write_text(DEFINITION.format(title="t", metric="mape_percent", columns=columns))
+    return build(read_definition(str(tmp_path / "t.yaml")), read_records([runs]), [])
+
+
+def drawn_points(monkeypatch, name):
+    """What the figures drawn by a function of the report show, mean by training size or family, in order."""
+    found, draw = [], getattr(panels, name)
+
+    def record(*args, series, **more):
+        found.append([{place: point.mean for place, point in one.points.items()} for one in series])
+        draw(*args, series=series, **more)
+
+    monkeypatch.setattr(panels, name, record)
+    return found
+
+
+def test_families_have_a_learning_curve_each(families_and_sizes, monkeypatch):
+    drawn = drawn_points(monkeypatch, "learning_curves")
+    headings = [heading for heading, _ in curves(families_and_sizes).figures]
+    assert headings == ["digits201, ood, without alexnet", "digits201, ood, without vgg"]
+    assert drawn == [[{100: 11.0, 300: 12.0}], [{100: 13.0, 300: 14.0}]]
+
+
+def test_training_sizes_have_bars_of_families_each(families_and_sizes, monkeypatch):
+    drawn = drawn_points(monkeypatch, "family_bars")
+    headings = [heading for heading, _ in families(families_and_sizes).figures]
+    assert headings == ["digits201, ood, 100 training architectures", "digits201, ood, 300 training architectures"]
+    assert drawn == [[{"alexnet": 11.0, "vgg": 13.0}], [{"alexnet": 12.0, "vgg": 14.0}]]
+
+
+def test_a_learning_curve_is_of_one_cost(tmp_path, runs, monkeypatch):
+    for train in (100, 400):
+        extend(write_run(runs, "knn", train=train), parameters=train * 10**6, peak_memory_mb=7.0)
+    columns = "".join(
+        f"\n  - {{dataset: digits201, protocols: [strict], train: {train}, label: l, metric: {metric}}}"
+        for train, metric in product((100, 400), ("params_million", "peak_memory_mb"))
+    )
+    (tmp_path / "t.yaml").write_text(DEFINITION.format(title="t", metric="params_million", columns=columns))
+    drawn = drawn_points(monkeypatch, "learning_curves")
+    curves(build(read_definition(str(tmp_path / "t.yaml")), read_records([runs]), []))
+    assert drawn == [[{100: 100.0, 400: 400.0}]]
 
 
 def test_twelve_bars_and_their_swatches_differ(tmp_path, runs):

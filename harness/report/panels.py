@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -47,12 +47,12 @@ class Panel:
 
 
 def curves(table: Table) -> Panel:
-    """Learning curves, a figure for each data set and protocol."""
-    settings = _settings(table, lambda column: column.train)
-    settings = {setting: series for setting, series in settings.items() if any(len(one.points) > 1 for one in series)}
-    every = [one for series in settings.values() for one in series]
+    """Learning curves, a figure for all columns that differ in the training size alone."""
+    settings = _settings(table, "train")
+    found = [(setting, series) for setting, series in settings if any(len(one.points) > 1 for one in series)]
+    every = [one for _, series in found for one in series]
     figures = []
-    for setting, series in settings.items():
+    for setting, series in found:
         draw = partial(learning_curves, series=series, every=every, metric=table.metric)
         figures.append((setting, drawn(draw, (5.6, 3.5), f"Learning curves, {setting}")))
     return Panel(
@@ -65,11 +65,11 @@ def curves(table: Table) -> Panel:
 
 
 def families(table: Table) -> Panel:
-    """Bars of each family that is held out, a figure for each data set and protocol."""
-    settings = _settings(table, lambda column: column.family)
-    settings = {setting: found for setting, series in settings.items() if (found := [one for one in series if one.points])}
+    """Bars of each family that is held out, a figure for all columns that differ in the family alone."""
+    settings = [(setting, [one for one in series if one.points]) for setting, series in _settings(table, "family")]
+    found = [(setting, series) for setting, series in settings if series]
     figures = []
-    for setting, series in settings.items():
+    for setting, series in found:
         names = list(dict.fromkeys(family for one in series for family in one.points))
         draw = partial(family_bars, families=names, series=series, metric=table.metric)
         width = min(12.0, 1.2 + len(names) * (0.5 + 0.16 * len(series)))
@@ -79,7 +79,7 @@ def families(table: Table) -> Panel:
         caption="Mean and 95 % confidence interval over seeds, cut off at the edge, on the family that was held out.",
         reason="no column that holds out a family has runs",
         figures=figures,
-        legend=sorted({one.number for series in settings.values() for one in series}),
+        legend=sorted({one.number for _, series in found for one in series}),
         swatch=bar_swatch,
     )
 
@@ -93,7 +93,7 @@ def scatters(table: Table) -> Panel:
         found = [(row[number], run) for row in table.entries if (run := _first_predictions(row[number]))]
         if found:
             figures += [_scatter(table, entry, run) for entry, run in found]
-            shown.append(_words(table.columns[number], with_train=True))
+            shown.append(_words(table.columns[number]))
     return Panel(
         title="Predicted against true",
         caption=f"Test architectures of {'; '.join(shown)}, the run with the first seed. What lies outside the central "
@@ -108,31 +108,36 @@ def panels(table: Table) -> list[Panel]:
     return [curves(table), families(table), scatters(table)]
 
 
-def _settings(table: Table, key: Callable[[Column], Any]) -> dict[str, list[Series]]:
-    """Series over columns that differ in ``key`` alone, by what these share in words."""
+def _settings(table: Table, key: str) -> list[tuple[str, list[Series]]]:
+    """What columns share that differ in ``key`` alone, in words, and their series; costs but for the first are left out."""
+    without: dict[str, Any] = {key: None}
     groups: dict[str, list[int]] = {}
     for number in table.shown():
-        if key(table.columns[number]) is not None:
-            groups.setdefault(_words(table.columns[number]), []).append(number)
-    return {
-        setting: _series(([row[number] for number in numbers] for row in table.entries), key)
-        for setting, numbers in groups.items()
-    }
+        column = table.columns[number]
+        if getattr(column, key) is not None and column.metric == table.definition.metric:
+            groups.setdefault(replace(column, **without).setting, []).append(number)
+    return [
+        (
+            _words(replace(table.columns[numbers[0]], **without)),
+            _series(([row[number] for number in numbers] for row in table.entries), key),
+        )
+        for numbers in groups.values()
+    ]
 
 
-def _series(rows: Iterable[Sequence[Entry]], key: Callable[[Column], Any]) -> list[Series]:
+def _series(rows: Iterable[Sequence[Entry]], key: str) -> list[Series]:
     series = []
     for number, entries in enumerate(rows):
-        points = {key(entry.column): entry.summary for entry in entries if entry.summary}
-        published = {key(entry.column): entry.published.value for entry in entries if entry.published}
+        points = {getattr(entry.column, key): entry.summary for entry in entries if entry.summary}
+        published = {getattr(entry.column, key): entry.published.value for entry in entries if entry.published}
         if points or published:
             series.append(Series(number, points, published))
     return series
 
 
-def _words(column: Column, *, with_train: bool = False) -> str:
-    size = f"{column.train:,} training architectures" if with_train and column.train else None
-    held_out = f"without {column.family}" if with_train and column.family else None
+def _words(column: Column) -> str:
+    size = f"{column.train:,} training architectures" if column.train else None
+    held_out = f"without {column.family}" if column.family else None
     settings = [f"{key.rpartition('.')[2]} {value}" for key, value in column.config.items()]
     return ", ".join(filter(None, (column.dataset, column.protocol, size, held_out, column.platform, *settings)))
 
