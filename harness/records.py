@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -156,6 +157,15 @@ class RunFolder:
         temporary.replace(self.path / PREDICTIONS)
 
 
+def start_time(record: Mapping[str, Any]) -> datetime:
+    """When the run of a record was started, in UTC: each record has the time of its own machine's zone.
+
+    Raises:
+        ValueError: if the record has no time there.
+    """
+    return datetime.fromisoformat(str(record["started"])).astimezone(UTC)
+
+
 def test_predictions(path: Path) -> pa.Table:
     """Keys, labels and predictions of the test graphs of a run's ``predictions.parquet``.
 
@@ -200,7 +210,7 @@ def list_runs(root: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]
                 found.append((path.parent, record))
         except UserError as error:
             wrong.append(str(error))
-    return sorted(found, key=lambda item: str(item[1]["started"])), wrong
+    return sorted(found, key=lambda item: start_time(item[1])), wrong
 
 
 def list_unfinished(root: Path) -> list[Path]:

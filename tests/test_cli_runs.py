@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+from table_records import write_run
 from typer.testing import CliRunner
 
 import narbench
 from harness import bench
 from harness.cli import app
+from harness.records import list_runs
 from harness.show import show_result
 
 
@@ -34,6 +36,13 @@ def test_runs_lists_and_filters(runs):
     assert len(only) == 1
     record = next(r for r in map(json.loads, (p.read_text() for p in runs.glob("*/record.json"))) if r["seed"] == 1)
     assert f"{record['metrics']['test']['kendall_tau']:.4f}" in only[0]
+
+
+def test_runs_are_listed_by_time_in_whichever_zone(tmp_path):
+    second = write_run(tmp_path, "knn", started="2026-01-01T09:30:00+0000")
+    first = write_run(tmp_path, "params", started="2026-01-01T10:00:00+0200")
+    found, _ = list_runs(tmp_path)
+    assert [path for path, _ in found] == [first, second]
 
 
 def test_the_family_held_out_is_named(tmp_path, capsys):

@@ -170,6 +170,12 @@ def test_scoring_time_is_divided_by_the_distinct_sets_of_weights():
     assert cost(content, "ms_per_architecture") == pytest.approx(20.0)
 
 
+def test_the_newest_run_is_so_in_whichever_zone(report, runs):
+    write_run(runs, "knn", 0, started="2026-01-02T00:30:00+0200")
+    write_run(runs, "knn", 1, started="2026-01-01T22:10:00+0000")
+    assert "newest of 2026-01-01" in " ".join(report().split())
+
+
 def test_missing_ingredients_are_named(report, runs):
     write_run(runs, "knn", 0, tau=0.5, protocol="strict", train=400)
     text = report()

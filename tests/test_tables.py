@@ -125,7 +125,7 @@ def test_a_split_that_is_the_same_for_all_seeds_is_one_configuration(tables, run
 @pytest.mark.parametrize(("group", "key"), [("protocol", "version"), ("dataset", "fingerprint")])
 def test_runs_of_an_older_protocol_or_older_data_are_left_out_and_counted(tables, runs, group, key):
     for seed in (0, 1):
-        path = write_run(runs, "nnformer", seed, tau=0.9, val=0.9, started="2025") / "record.json"
+        path = write_run(runs, "nnformer", seed, tau=0.9, val=0.9, started="2025-01-01") / "record.json"
         content = json.loads(path.read_text())
         content[group][key] = 0 if key == "version" else "other"
         path.write_text(json.dumps(content))
@@ -136,7 +136,7 @@ def test_runs_of_an_older_protocol_or_older_data_are_left_out_and_counted(tables
 
 
 def test_other_settings_of_the_data_are_another_configuration_and_not_older_data(tables, runs):
-    path = write_run(runs, "nnformer", 0, tau=0.9, val=0.9, started="2025", changes={"dataset.checksum": False})
+    path = write_run(runs, "nnformer", 0, tau=0.9, val=0.9, started="2025-01-01", changes={"dataset.checksum": False})
     content = json.loads((path / "record.json").read_text())
     content["dataset"]["fingerprint"] = "other"
     (path / "record.json").write_text(json.dumps(content))
@@ -198,7 +198,7 @@ def test_older_records_count_as_having_the_defaults_of_new_settings(tables, runs
     write_run(runs, "nnformer", 1, tau=0.6)
     assert facts(tables("--format", "csv"))["nnformer", "strict"]["seeds"] == "2"
     assert "Runs older than the settings predictor.degree_gate" in tables(columns=200)
-    write_run(runs, "nnformer", 1, tau=0.1, val=0.1, changes={"predictor.degree_gate": True}, started="2027")
+    write_run(runs, "nnformer", 1, tau=0.1, val=0.1, changes={"predictor.degree_gate": True}, started="2027-01-01")
     row = facts(tables("--format", "csv"))["nnformer", "strict"]
     assert (row["seeds"], row["configurations"]) == ("2", "2")
 
@@ -209,6 +209,12 @@ def test_of_equal_runs_the_newest_counts(tables, runs):
     write_run(runs, "knn", 0, tau=0.2, started="2026-01-01")
     row = facts(tables("--format", "csv"))["knn", "strict"]
     assert (row["mean"], row["configurations"]) == ("0.3", "1")
+
+
+def test_the_newest_is_so_in_whichever_zone(tables, runs):
+    write_run(runs, "knn", 0, tau=0.1, started="2026-01-01T10:00:00+0200")
+    write_run(runs, "knn", 0, tau=0.9, started="2026-01-01T09:30:00+0000")
+    assert facts(tables("--format", "csv"))["knn", "strict"]["mean"] == "0.9"
 
 
 def test_selection_on_test_labels_is_a_last_resort_and_said(tables, runs):
@@ -488,6 +494,13 @@ def test_a_damaged_record_is_named(tables, runs, text, remedy):
     path = write_run(runs, "knn", 0)
     (path / "record.json").write_text(text)
     with pytest.raises(UserError, match=remedy) as error:
+        tables()
+    assert str(path / "record.json") in str(error.value)
+
+
+def test_a_record_without_a_time_is_named(tables, runs):
+    path = write_run(runs, "knn", 0, started="yesterday")
+    with pytest.raises(UserError, match="started 'yesterday': no time") as error:
         tables()
     assert str(path / "record.json") in str(error.value)
 

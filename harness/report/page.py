@@ -100,7 +100,7 @@ def render(tables: Sequence[Table], records: Sequence[Recorded]) -> str:
         unranked=[table.definition.title for table in tables if not compares_predictors(table)],
         leaks=[found for table in tables if (found := leaks(table, records)).rows or found.selected],
         versions=sorted({str(record.content.get("code_version", "unknown")) for record in records}),
-        newest=max(str(record.content["started"])[:10] for record in records),
+        newest=max(record.started for record in records).date(),
         runs=len(records),
     )
 

@@ -124,12 +124,8 @@ def find_pair(
 
 def _current(records: Sequence[Recorded]) -> list[Recorded]:
     versions = [record for record in records if record.version == VERSIONS[record.content["protocol"]["name"]]]
-    newest = {record.data_settings: record.fingerprint for record in sorted(versions, key=_age)}
+    newest = {record.data_settings: record.fingerprint for record in sorted(versions, key=lambda record: record.started)}
     return [record for record in versions if record.fingerprint == newest[record.data_settings]]
-
-
-def _age(record: Recorded) -> str:
-    return str(record.content["started"])
 
 
 def _configurations(records: Sequence[Recorded], assumed: Mapping[str, Any]) -> list[dict[int, Recorded]]:
@@ -144,7 +140,7 @@ def _configurations(records: Sequence[Recorded], assumed: Mapping[str, Any]) -> 
         for record in records
         for rest, seeds in [described[id(record)]]
     )
-    newest_last = sorted(records, key=lambda record: (record.predictions is not None, _age(record)))
+    newest_last = sorted(records, key=lambda record: (record.predictions is not None, record.started))
 
     def fits(record: Recorded, pattern: Any) -> bool:
         rest, seeds = described[id(record)]

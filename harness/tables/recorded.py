@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from datasets.errors import UserError
 from harness.config import NOT_HASHED
 from harness.metric_facts import COSTS, selection_metric
-from harness.records import PREDICTIONS, RECORD, RunFolder
+from harness.records import PREDICTIONS, RECORD, RunFolder, start_time
 from harness.tables.costs import cost
 
 NEEDED = (
@@ -34,6 +35,11 @@ class Recorded:
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.content["seed"])
+
+    @cached_property
+    def started(self) -> datetime:
+        """When the run was started, in UTC."""
+        return start_time(self.content)
 
     @property
     def predictions(self) -> Path | None:
@@ -162,4 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
     missing = [key for key in NEEDED if not _has(content, key.split("."))]
     if missing:
         raise UserError(f"{path}: no record of a run, it lacks {', '.join(missing)}; delete it or run the experiment again")
+    try:
+        start_time(content)
+    except ValueError:
+        raise UserError(f"{path}: started {content['started']!r}: no time; delete it or run the experiment again") from None
     return content
