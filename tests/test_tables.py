@@ -135,11 +135,36 @@ def test_runs_of_an_older_protocol_or_older_data_are_left_out_and_counted(tables
     assert "Left out: 2 runs under an older version" in tables(columns=200)
 
 
+def with_data(path, fingerprint):
+    content = json.loads((path / "record.json").read_text())
+    content["dataset"]["fingerprint"] = fingerprint
+    (path / "record.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("drop", [(), ("dataset.checksum",)])
+def test_older_data_are_left_out_whichever_predictor_and_protocol_the_newest_run_has(tables, runs, drop):
+    for protocol in ("strict", "paper"):
+        old = write_run(runs, "nnformer", 0, tau=0.9, started="2025-01-01", protocol=protocol, drop=drop)
+        with_data(old, "old")
+    write_run(runs, "knn", 0, tau=0.6)
+    rows = facts(tables("--format", "csv", protocols="strict, paper"))
+    assert {key: row["mean"] for key, row in rows.items() if row["mean"]} == {("knn", "strict"): "0.6"}
+    output = tables(protocols="strict, paper", columns=200)
+    assert "Left out: 1 runs under an older version of the protocol or on older data" in output
+    assert "paper" in output.partition("Mean")[0], "a column of runs that are left out is shown"
+
+
+def test_runs_of_no_protocol_of_benchmarks_outdate_none(tables, runs):
+    write_run(runs, "knn", 0, tau=0.6)
+    path = write_run(runs, "knn", 0, started="2027-01-01")
+    with_data(path, "measured")
+    (path / "record.json").write_text((path / "record.json").read_text().replace('"name": "strict"', '"name": "adapt"'))
+    assert "0.600 (1)" in tables()
+
+
 def test_other_settings_of_the_data_are_another_configuration_and_not_older_data(tables, runs):
     path = write_run(runs, "nnformer", 0, tau=0.9, val=0.9, started="2025-01-01", changes={"dataset.checksum": False})
-    content = json.loads((path / "record.json").read_text())
-    content["dataset"]["fingerprint"] = "other"
-    (path / "record.json").write_text(json.dumps(content))
+    with_data(path, "other")
     write_run(runs, "nnformer", 0, tau=0.2, val=0.2)
     row = facts(tables("--format", "csv"))["nnformer", "strict"]
     assert (row["mean"], row["configurations"]) == ("0.9", "2")

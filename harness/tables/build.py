@@ -111,7 +111,7 @@ class Table:
         return self.definition.metric in COSTS
 
     def shown(self) -> list[int]:
-        """Numbers of the columns with a run or a published figure."""
+        """Numbers of the columns with a run, be it outdated, or a published figure."""
         return [number for number in range(len(self.columns)) if any(_has_content(row[number]) for row in self.entries)]
 
 
@@ -200,4 +200,4 @@ def _seed_variances(column: Mapping[int, Entry], metric: str) -> dict[int, SeedV
 
 
 def _has_content(entry: Entry) -> bool:
-    return bool(entry.cell.runs) or entry.published is not None
+    return bool(entry.cell.runs or entry.cell.outdated) or entry.published is not None

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from datasets.protocols import VERSIONS
 from harness.metric_facts import Metric
 from harness.tables.defaults import composed
 from harness.tables.definition import Column, Row
@@ -46,7 +45,7 @@ class Cell:
     Attributes:
         runs: by seed.
         configurations: how many configurations there were to choose from.
-        outdated: runs left out because their protocol has a newer version, or newer runs have other data.
+        outdated: runs left out because they are outdated.
         assumed: settings that some record is older than, for which it counts as having today's default.
     """
 
@@ -90,11 +89,10 @@ def find_cell(records: Iterable[Recorded], row: Row, column: Column, seeds: Sequ
 
     Configurations with every seed come before those without. Runs that chose their checkpoint on test labels, or whose
     encoder knows graphs that they are scored on, are taken only where there are no others. Of runs with the same
-    configuration and seed the newest counts, one with predictions before one without. Runs under an older version of the
-    protocol do not count, nor do those of other data than the newest run with the same settings of the data has.
+    configuration and seed the newest counts, one with predictions before one without. Outdated runs do not count.
     """
     found = [record for record in records if _matches(record, row, column) and record.seed in seeds]
-    matching = _current(found)
+    matching = [record for record in found if not record.outdated]
     if not matching:
         return Cell(outdated=len(found))
     assumed = _assumed(matching, row, column)
@@ -112,7 +110,7 @@ def find_pair(
     Of several such pairs the one is taken whose first cell ``find_cell`` would choose.
     """
     found = [record for record in records if _matches(record, row, first) or _matches(record, row, second)]
-    current = _current([record for record in found if record.seed in seeds])
+    current = [record for record in found if record.seed in seeds and not record.outdated]
     assumed = _assumed(current, row, first)
     by_recipe: dict[str, list[Recorded]] = defaultdict(list)
     for record in current:
@@ -120,12 +118,6 @@ def find_pair(
     cells = ((find_cell(group, row, first, seeds), find_cell(group, row, second, seeds)) for group in by_recipe.values())
     pairs = [(one, other) for one, other in cells if one.runs and other.runs]
     return max(pairs, key=lambda pair: _preference(pair[0].runs, seeds), default=None)
-
-
-def _current(records: Sequence[Recorded]) -> list[Recorded]:
-    versions = [record for record in records if record.version == VERSIONS[record.content["protocol"]["name"]]]
-    newest = {record.data_settings: record.fingerprint for record in sorted(versions, key=lambda record: record.started)}
-    return [record for record in versions if record.fingerprint == newest[record.data_settings]]
 
 
 def _configurations(records: Sequence[Recorded], assumed: Mapping[str, Any]) -> list[dict[int, Recorded]]:

@@ -1,7 +1,8 @@
-"""Today's default settings, which records are compared with."""
+"""Settings by dotted key, and today's defaults, which those of records are compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from datasets.errors import UserError
 from harness.config import compose, explain, plain, typed
 from harness.registry import CONF
-from harness.tables.recorded import flatten
 
 
 @cache
@@ -31,6 +31,14 @@ def composed(*overrides: str) -> dict[str, Any]:
         raise UserError(explain(error)) from error
     assert isinstance(config, DictConfig)
     return flatten(plain(typed(config)))
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 @cache

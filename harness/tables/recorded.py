@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import UserError
+from datasets.protocols import VERSIONS
 from harness.config import NOT_HASHED
 from harness.metric_facts import COSTS, selection_metric
 from harness.records import PREDICTIONS, RECORD, RunFolder, start_time
+from harness.registry import names
 from harness.tables.costs import cost
+from harness.tables.defaults import composed, flatten
 
 NEEDED = (
     *("id", "started", "predictor", "seed", "config", "metrics.test"),
@@ -26,10 +29,17 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Recorded:
-    """One finished run."""
+    """One finished run.
+
+    Attributes:
+        path: of its record.
+        content: the record.
+        outdated: its protocol has a newer version, or newer runs with the same settings of the data have other data.
+    """
 
     path: Path
     content: Mapping[str, Any]
+    outdated: bool = False
 
     @property
     def seed(self) -> int:
@@ -54,21 +64,22 @@ class Recorded:
         return {key: value for key, value in flat.items() if not _is_place(key)}
 
     @property
-    def version(self) -> int:
-        """Version of the protocol."""
-        return int(self.content["protocol"]["version"])
+    def current_protocol(self) -> bool:
+        """The protocol is one of those for benchmarks, in today's version."""
+        protocol = self.content["protocol"]
+        return VERSIONS.get(protocol["name"]) == int(protocol["version"])
 
     @property
     def fingerprint(self) -> str:
         """Of the data."""
         return str(self.content["dataset"]["fingerprint"])
 
-    @property
+    @cached_property
     def data_settings(self) -> str:
-        """The settings of the data, which have one fingerprint at a time."""
-        return json.dumps(
-            {key: value for key, value in self.settings.items() if key.startswith("dataset.")}, sort_keys=True
-        )
+        """The settings of the data, which have one fingerprint at a time; today's default where the record is older."""
+        dataset = self.content["dataset"]["name"]
+        settings = (composed(f"dataset={dataset}") if dataset in names("dataset") else {}) | self.settings
+        return json.dumps({key: value for key, value in settings.items() if _is_of_data(key)}, sort_keys=True)
 
     def configuration(self, assumed: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
         """What was computed: settings, data and the encoder it started from as one string, and the settings of seeds.
@@ -128,25 +139,25 @@ class Recorded:
 
 
 def read_records(folders: Iterable[Path]) -> list[Recorded]:
-    """Every record below the folders.
+    """Every record below the folders, those marked that are outdated.
 
     Raises:
         UserError: naming the file for a record that is damaged, incomplete or of another version.
     """
     paths = sorted({path for folder in folders for path in folder.rglob(RECORD)})
-    return [Recorded(path, _read(path)) for path in paths]
-
-
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    records = [Recorded(path, _read(path)) for path in paths]
+    current = sorted((record for record in records if record.current_protocol), key=lambda record: record.started)
+    newest = {record.data_settings: record.fingerprint for record in current}
+    kept = {record.path for record in current if record.fingerprint == newest[record.data_settings]}
+    return [replace(record, outdated=record.path not in kept) for record in records]
 
 
 def _is_seed(key: str) -> bool:
     return key.rpartition(".")[2] == "seed"
+
+
+def _is_of_data(key: str) -> bool:
+    return key.startswith("dataset.") and not _is_place(key)
 
 
 def _is_of_protocol(key: str) -> bool:
