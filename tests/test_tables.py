@@ -271,6 +271,21 @@ def test_row_configuration_selects(tmp_path, runs):
     assert (row["mean"], row["configurations"]) == ("0.3", "1")
 
 
+@pytest.mark.parametrize("masked", ["row", "column"])
+def test_records_older_than_what_a_row_or_column_asks_for_count_as_having_the_default(tmp_path, runs, masked):
+    write_run(runs, "nnformer", 0, tau=0.7, drop=["predictor.masks"])
+    text = DEFINITION.format(metric="kendall_tau", dataset="digits201", protocols="strict", train=400)
+    place = {"row": "label: NN-Former", "column": 'label: "400"'}[masked]
+    shown = {}
+    for masks in ("as_code", "as_paper"):
+        (tmp_path / "t.yaml").write_text(text.replace(place, f"{place}, config: {{predictor.masks: {masks}}}"))
+        words = ["tables", str(tmp_path / "t.yaml"), "--runs", str(runs)]
+        shown[masks] = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).output
+    assert "0.700 (1)" in shown["as_code"]
+    assert "Runs older than the settings predictor.masks count as having today's defaults" in shown["as_code"]
+    assert "nothing recorded yet" in shown["as_paper"]
+
+
 def test_published_figures_and_experiment_files(tables, runs):
     write_run(runs, "knn", 0, dataset="nasbench201", protocol="paper", train=1563, tau=0.5)
     output = tables(protocols="paper, strict", dataset="nasbench201", train=1563)
@@ -561,6 +576,7 @@ def test_damaged_predictions_are_named(tables, runs, compared):
         (("seeds: [0, 1]", ""), "seeds"),
         (("train: 400", "config: {recipe.epoch: 3}"), "config recipe.epoch: no such setting; did you mean recipe.epochs"),
         (("predictor: knn", "predictor: knn, config: {predictor.dim: 3}"), "config predictor.dim: no such setting"),
+        (("train: 400", "config: {trainer.accelerator: auto}"), "config trainer.accelerator: no such setting"),
     ],
 )
 def test_a_wrong_definition_is_named(tmp_path, change, message):

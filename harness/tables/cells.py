@@ -145,13 +145,17 @@ def _configurations(records: Sequence[Recorded], assumed: Mapping[str, Any]) -> 
 
 
 def _assumed(records: Sequence[Recorded], row: Row, column: Column) -> dict[str, Any]:
-    """Today's default of each setting that only some of the records have."""
+    """Today's default of each setting that only some of the records have, or that row or column ask for and some lack."""
     counts = Counter(key for record in records for key in record.settings)
-    partial = [key for key, count in counts.items() if count < len(records)]
+    partial = [key for key in {**counts, **row.config, **column.config} if counts[key] < len(records)]
     if not partial:
         return {}
-    default = composed(f"predictor={row.predictor}", f"dataset={column.dataset}", f"protocol={column.protocol}")
+    default = _default(row, column)
     return {key: default[key] for key in partial if key in default}
+
+
+def _default(row: Row, column: Column) -> dict[str, Any]:
+    return composed(f"predictor={row.predictor}", f"dataset={column.dataset}", f"protocol={column.protocol}")
 
 
 def _preference(runs: Mapping[int, Recorded], seeds: Sequence[int]) -> tuple[bool, bool, float]:
@@ -167,7 +171,7 @@ def _test_label(dataset: str, config: Mapping[str, Any]) -> Any:
 
 def _matches(record: Recorded, row: Row, column: Column) -> bool:
     content, settings = record.content, record.settings
-    protocol = content["protocol"]
+    protocol, config = content["protocol"], row.config | column.config
     return (
         content["predictor"] == row.predictor
         and content["dataset"]["name"] == column.dataset
@@ -175,6 +179,10 @@ def _matches(record: Recorded, row: Row, column: Column) -> bool:
         and column.train in (None, protocol["sizes"]["train"])
         and settings.get("protocol.family") == column.family
         and settings.get("protocol.platform") == column.platform
-        and settings.get("dataset.labels.test") == _test_label(column.dataset, row.config | column.config)
-        and all(key in settings and settings[key] == value for key, value in (row.config | column.config).items())
+        and settings.get("dataset.labels.test") == _test_label(column.dataset, config)
+        and _has(settings if config.keys() <= settings.keys() else _default(row, column) | settings, config)
     )
+
+
+def _has(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    return all(key in settings and settings[key] == value for key, value in config.items())

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datasets.errors import UserError
-from harness.config import compose, explain, plain, typed
+from harness.config import NOT_HASHED, compose, explain, plain, typed
 from harness.registry import CONF
 
 
@@ -30,15 +30,23 @@ def composed(*overrides: str) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, DictConfig)
-    return flatten(plain(typed(config)))
+    return settings(plain(typed(config)))
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping of dotted keys."""
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration by dotted key, without what says where things are or how they are shown."""
+    return {key: value for key, value in _flat(config).items() if not _is_place(key)}
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def _is_place(key: str) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in NOT_HASHED)
 
 
 @cache

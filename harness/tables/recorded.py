@@ -12,12 +12,11 @@ from typing import Any
 
 from datasets.errors import UserError
 from datasets.protocols import VERSIONS
-from harness.config import NOT_HASHED
 from harness.metric_facts import COSTS, selection_metric
 from harness.records import PREDICTIONS, RECORD, RunFolder, start_time
 from harness.registry import names
 from harness.tables.costs import cost
-from harness.tables.defaults import composed, flatten
+from harness.tables.defaults import composed, settings
 
 NEEDED = (
     *("id", "started", "predictor", "seed", "config", "metrics.test"),
@@ -60,8 +59,7 @@ class Recorded:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration by dotted key, without what says where things are or how they are shown."""
-        flat = flatten(self.content["config"])
-        return {key: value for key, value in flat.items() if not _is_place(key)}
+        return settings(self.content["config"])
 
     @property
     def current_protocol(self) -> bool:
@@ -78,8 +76,9 @@ class Recorded:
     def data_settings(self) -> str:
         """The settings of the data, which have one fingerprint at a time; today's default where the record is older."""
         dataset = self.content["dataset"]["name"]
-        settings = (composed(f"dataset={dataset}") if dataset in names("dataset") else {}) | self.settings
-        return json.dumps({key: value for key, value in settings.items() if _is_of_data(key)}, sort_keys=True)
+        default = composed(f"dataset={dataset}") if dataset in names("dataset") else {}
+        own = {key: value for key, value in (default | self.settings).items() if key.startswith("dataset.")}
+        return json.dumps(own, sort_keys=True)
 
     def configuration(self, assumed: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
         """What was computed: settings, data and the encoder it started from as one string, and the settings of seeds.
@@ -156,16 +155,8 @@ def _is_seed(key: str) -> bool:
     return key.rpartition(".")[2] == "seed"
 
 
-def _is_of_data(key: str) -> bool:
-    return key.startswith("dataset.") and not _is_place(key)
-
-
 def _is_of_protocol(key: str) -> bool:
     return key in ("train", "val") or key.startswith("protocol.")
-
-
-def _is_place(key: str) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in NOT_HASHED)
 
 
 def _has(content: Any, keys: Sequence[str]) -> bool:
