@@ -192,6 +192,13 @@ def test_sizes_in_whatever_form_are_one_configuration(tables, runs):
     assert (row["mean"], row["seeds"], row["configurations"]) == ("0.5", "2", "1")
 
 
+def test_the_same_data_are_one_configuration_with_and_without_the_check_of_their_file(tables, runs):
+    write_run(runs, "knn", 0, tau=0.4)
+    write_run(runs, "knn", 1, tau=0.6, changes={"dataset.checksum": False})
+    row = facts(tables("--format", "csv"))["knn", "strict"]
+    assert (row["mean"], row["seeds"], row["configurations"]) == ("0.5", "2", "1")
+
+
 def started(runs, seed, place, tau=0.5, val=0.5, **facts):
     """A hand-made run of NN-Former that started from the encoder of ``place``."""
     path = write_run(runs, "nnformer", seed, tau=tau, val=val, changes={"init": place}) / "record.json"

@@ -102,9 +102,9 @@ class Recorded:
 
     def _described(self, settings: Mapping[str, Any]) -> str:
         encoder = {name: self._init.get(name) for name in ("config_hash", "weights", "step")}
-        known = {"init"} if self._init else set()  # whichever way the path to it was written
-        told = {key: value for key, value in settings.items() if key not in known}
-        return json.dumps([told, self.fingerprint, encoder], sort_keys=True)
+        described = {"dataset.checksum", *(["init"] if self._init else [])}  # by the fingerprint, and by ``encoder``
+        rest = {key: value for key, value in settings.items() if key not in described}
+        return json.dumps([rest, self.fingerprint, encoder], sort_keys=True)
 
     @property
     def _init(self) -> Mapping[str, Any]:
