@@ -117,6 +117,7 @@ def finish(
     timings["evaluate_seconds"] = time.perf_counter() - clock
     chosen = _choose(evaluated, data.task)
     timings["evaluated_graphs"] = sum(len(evaluated[chosen][split].rows) for split in ("val", "test"))
+    timings["evaluations"] = len({id(predictions) for predictions in evaluated.values()})
     record = record_of(experiment, predictor, data, VERSIONS[experiment.protocol.name], evaluated, chosen) | {
         "id": folder.path.name,
         "started": started,

@@ -74,6 +74,13 @@ def test_record_and_predictions_agree(small_run):
     assert len(record["protocol"]["sha256"]) == len(record["dataset"]["fingerprint"]) == 64
 
 
+def test_evaluations_are_counted_also_of_a_diverged_training(tmp_path):
+    small = ("train=40", "val=30", "protocol.test=50", "logger=none", f"runs={tmp_path}", "recipe.epochs=1")
+    result = narbench.run("predictor=gcn", "predictor.hidden=8", "recipe.lr=1e10", "recipe.ema=0.5", *small)
+    assert all(scores == {"val": {}, "test": {}} for scores in result.record["weights"].values())
+    assert result.record["timings"]["evaluations"] == 2, "the raw weights and their average, whose best are the last"
+
+
 def test_same_seed_same_predictions_other_seed_other(small_run, tmp_path):
     again = narbench.run(*SMALL, f"out={tmp_path / 'again'}")
     other = narbench.run(*SMALL, "seed=1", f"out={tmp_path / 'other'}")

@@ -170,6 +170,13 @@ def test_scoring_time_is_divided_by_the_distinct_sets_of_weights():
     assert cost(content, "ms_per_architecture") == pytest.approx(20.0)
 
 
+@pytest.mark.parametrize(("recorded", "milliseconds"), [({"evaluations": 4}, 10.0), ({}, None)])
+def test_scoring_time_of_a_diverged_training_is_divided_by_its_evaluations_if_recorded(recorded, milliseconds):
+    weights = {name: {"val": {}, "test": {}} for name in ("best", "last", "best_ema", "last_ema")}
+    content = {"timings": {"evaluate_seconds": 4.0, "evaluated_graphs": 100, **recorded}, "weights": weights}
+    assert cost(content, "ms_per_architecture") == milliseconds
+
+
 def test_the_newest_run_is_so_in_whichever_zone(report, runs):
     write_run(runs, "knn", 0, started="2026-01-02T00:30:00+0200")
     write_run(runs, "knn", 1, started="2026-01-01T22:10:00+0000")

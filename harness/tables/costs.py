@@ -37,13 +37,22 @@ def _training(content: Content) -> float | None:
 def _scoring(content: Content) -> float | None:
     """Milliseconds for scoring one architecture with one set of weights, batching and tokenising included.
 
-    A run scores every distinct set of weights; equal ones (the best are the last) are scored once and have equal metrics.
+    A run scores every distinct set of weights once (the best may be the last). In records older than their number they are
+    told apart by their metrics; None where a training diverged, whose sets have none.
     """
     timings = content.get("timings", {})
     if not timings.get("evaluated_graphs") or "evaluate_seconds" not in timings:
         return None
-    weights = {json.dumps(scores, sort_keys=True) for scores in content.get("weights", {}).values()}
-    return float(1000 * timings["evaluate_seconds"] / timings["evaluated_graphs"] / max(len(weights), 1))
+    evaluations = timings.get("evaluations") or _evaluations(content.get("weights", {}))
+    return float(1000 * timings["evaluate_seconds"] / timings["evaluated_graphs"] / evaluations) if evaluations else None
+
+
+def _evaluations(weights: Mapping[str, Any]) -> int:
+    """Sets of weights with different metrics; 0 where several have none at all."""
+    different = {json.dumps(scores, sort_keys=True) for scores in weights.values()}
+    if len(different) < len(weights) and not all(any(scores.values()) for scores in weights.values()):
+        return 0
+    return max(len(different), 1)
 
 
 def _memory(content: Content) -> float | None:
