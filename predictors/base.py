@@ -100,12 +100,13 @@ class Predictor(LightningModule, ABC):
         return total * batch.weight
 
     def validation_step(self, batch: GraphBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Predictions (B,); metrics are computed once, over all of them.
+        """Predictions (B,) in float32 whatever trains, as in the final evaluation; metrics are computed once, over all.
 
         Raises:
             UserError: if ``forward`` gave another shape.
         """
-        prediction: Tensor = self(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            prediction: Tensor = self(batch)
         if prediction.shape != (len(batch),):
             got, wanted = tuple(prediction.shape), (len(batch),)
             raise UserError(f"{type(self).__name__}.forward gives {got} for {len(batch)} graphs; it must give {wanted}")

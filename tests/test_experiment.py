@@ -203,6 +203,17 @@ def test_bfloat16_trains_with_and_without_clipping(small_run, tmp_path, clip):
     assert not np.array_equal(predictions(result), predictions(small_run))
 
 
+def test_a_run_in_bfloat16_is_selected_by_predictions_in_float32(tmp_path):
+    """By those that its record scores."""
+    small = ("predictor=gin", "train=40", "val=200", "protocol.test=200", "recipe.epochs=3", "recipe.eval_every=1")
+    result = narbench.run(*small, "trainer.precision=bf16-mixed", "logger=csv", f"out={tmp_path / 'bf16'}")
+    with next(result.folder.path.rglob("metrics.csv")).open() as file:
+        logged = [float(row["val/kendall_tau"]) for row in csv.DictReader(file) if row["epoch"]]
+    weights = result.record["weights"]
+    assert logged[-1] == pytest.approx(weights["last"]["val"]["kendall_tau"], abs=1e-6)
+    assert max(logged) == pytest.approx(weights["best"]["val"]["kendall_tau"], abs=1e-6)
+
+
 def test_yardsticks_are_shown_beside_a_result(tmp_path, capsys):
     from harness.show import show_result
 
