@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from datasets.errors import UserError
 from datasets.measured import VERSION
 from harness.adapt import METHODS, Adaptation, Point
+from harness.checkpoints import write_checkpoint
 from harness.config import ExperimentConfig
 from harness.evaluation import Predictions
 from harness.experiment import record_of
@@ -163,7 +163,7 @@ def write_run(
 ) -> None:
     """Make ``folder`` that of a finished run with ``predictor``, adapted to the first draw of the largest k."""
     data, steps = adaptation.draws[0], adaptation.options.steps
-    torch.save({"state_dict": predictor.state_dict(), "global_step": steps}, folder.checkpoints / "last.ckpt")
+    write_checkpoint({"state_dict": predictor.state_dict(), "global_step": steps}, folder.checkpoints / "last.ckpt")
     folder.write_predictions(data.store, {"test": predictions})
     record = record_of(config, predictor, data, VERSION, {"last": {"test": predictions}}, "last")
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")

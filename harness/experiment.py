@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +18,7 @@ from datasets.errors import UserError
 from datasets.protocols import VERSIONS
 from harness import distributed, loggers
 from harness.assembly import build_data, build_predictor
+from harness.checkpoints import write_checkpoint
 from harness.config import ExperimentConfig, config_hash, plain, typed
 from harness.environment import code_version, environment
 from harness.evaluation import Predictions, evaluate
@@ -231,7 +231,7 @@ def _fit(
     clock = time.perf_counter()
     if isinstance(predictor, FittedPredictor):
         predictor.fit(data.store.batch(data.parts.train, data.labels.train))
-        torch.save({"state_dict": predictor.state_dict(), "global_step": 0}, folder.checkpoints / "fitted.ckpt")
+        write_checkpoint({"state_dict": predictor.state_dict(), "global_step": 0}, folder.checkpoints / "fitted.ckpt")
         return {"train_seconds": time.perf_counter() - clock}
     timer = Timer()
     resume = config.resume is not None

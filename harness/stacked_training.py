@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from datasets.base import Benchmark, Rows
 from datasets.errors import UserError
+from harness.checkpoints import write_checkpoint
 from harness.config import ExperimentConfig
 from harness.evaluation import Predictions, token_counts
 from harness.metric_facts import METRICS, selection_metric
@@ -242,12 +243,12 @@ class StackedTraining:
         last: dict[str, Any] = {"state_dict": raw, "global_step": self.recipe.epochs * self.steps[member]}
         if self.recipe.ema:
             last |= {"state_dict": self.stack.state_dict(member, self.state.averages), "current_model_state": raw}
-        torch.save(last, folder / "last.ckpt")
+        write_checkpoint(last, folder / "last.ckpt")
         for prefix, name in zip(Validation.prefixes, ("best", "best_ema"), strict=True):
             if prefix in self.state.best:
                 best = self.state.best[prefix]
                 content = {"state_dict": self.stack.state_dict(member, best.leaves), "global_step": best.step[member]}
-                torch.save(content, folder / f"{name}.ckpt")
+                write_checkpoint(content, folder / f"{name}.ckpt")
         return self.state.curves[member]
 
     def _save(self, path: Path) -> None:
@@ -261,9 +262,7 @@ class StackedTraining:
             "curves": state.curves,
             "groups": [(g.optimizer.state_dict(), g.schedule.state_dict(), g.averaged) for g in self.groups],
         }
-        temporary = path.with_name(f".{path.name}")
-        torch.save(content, temporary)
-        temporary.replace(path)
+        write_checkpoint(content, path)
 
     @torch.no_grad()
     def _load(self, path: Path) -> None:

@@ -27,6 +27,7 @@ from datasets.base import Benchmark
 from datasets.errors import UserError
 from datasets.graph import GraphBatch
 from harness import distributed, loggers
+from harness.checkpoints import WholeCheckpoints
 from harness.config import ExperimentConfig, TrainerConfig
 from harness.evaluation import Predictions, by_size, token_counts
 from harness.metric_facts import METRICS, selection_metric
@@ -324,6 +325,7 @@ def _trainer(
         check_val_every_n_epoch=min(recipe.eval_every, recipe.epochs),
         num_sanity_val_steps=0,
         callbacks=[*_callbacks(config, data, folder), *callbacks],
+        plugins=WholeCheckpoints(),
         logger=logger or False,
         log_every_n_steps=10,
         default_root_dir=folder,

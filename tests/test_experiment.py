@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -368,6 +369,34 @@ def test_peak_memory_is_that_of_the_run(tmp_path):
     del large
     record = narbench.run("predictor=params", "train=40", "logger=none", f"out={tmp_path / 'params'}").record
     assert record["peak_memory_mb"] < before - 300, "400 MB of before the run do not count"
+
+
+def test_checkpoints_go_through_no_folder_but_their_own(tmp_path, monkeypatch):
+    """One for temporary files may be of another disk, to which nothing is moved in one step, or be full."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    result = narbench.run(*SMALL, f"out={tmp_path / 'run'}")
+    assert {path.name for path in result.folder.checkpoints.iterdir()} == {"best.ckpt", "best_ema.ckpt", "last.ckpt"}
+
+
+@pytest.mark.parametrize("overrides", [SMALL, (*SMALL, "seeds=[0,1]"), ("predictor=knn", "train=40", "logger=none")])
+def test_a_checkpoint_is_written_whole_or_not_at_all(overrides, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    save = torch.save
+
+    def cut(content, file):
+        if "state_dict" not in content:  # of a whole stack
+            return save(content, file)
+        Path(file).write_bytes(b"half")
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", cut)
+    config = compose([*overrides, f"out={tmp_path}"])
+    with pytest.raises(Killed):
+        (run_seeds if config.seeds else run)(config)
+    checkpoints = [path for path in tmp_path.rglob("*.ckpt") if not path.name.startswith(".")]
+    assert [path for path in checkpoints if path.read_bytes() == b"half"] == []
 
 
 def test_a_damaged_checkpoint_is_named(small_run, tmp_path):
