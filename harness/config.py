@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from threading import Lock
 from typing import Any
 
@@ -187,6 +188,8 @@ def typed(config: DictConfig) -> ExperimentConfig:
     require_choice("trainer.precision", nodes["trainer"].precision, PRECISIONS)
     if nodes["trainer"].eval_nodes < 1:
         raise UserError(f"trainer.eval_nodes={nodes['trainer'].eval_nodes}: give 1 or more")
+    if nodes["trainer"].checkpoint_minutes < 0:
+        raise UserError(f"trainer.checkpoint_minutes={nodes['trainer'].checkpoint_minutes}: give 0 or more")
     require_choice("logger.kind", nodes["logger"].kind, ("wandb", "csv", "tensorboard", "none"))
     require_choice("logger.mode", nodes["logger"].mode, ("offline", "online"))
     everything = [field.name for field in fields(ExperimentConfig)]
@@ -206,7 +209,9 @@ def typed(config: DictConfig) -> ExperimentConfig:
             raise UserError(f"{key}={seed}: give a whole number from 0 to {LARGEST_SEED:,}")
     if rest["seeds"] is not None:
         rest["seeds"] = require_seeds(rest["seeds"])
-    return ExperimentConfig(**nodes, **rest)
+    experiment = ExperimentConfig(**nodes, **rest)
+    _require_finite(asdict(experiment))
+    return experiment
 
 
 def require_one_device(trainer: TrainerConfig, what: str) -> None:
@@ -233,6 +238,19 @@ def require_seeds(value: Any) -> list[int]:
 
 def _is_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST_SEED
+
+
+def _require_finite(value: Any, key: str = "") -> None:
+    """Check that a record, which is JSON, can hold every number.
+
+    Raises:
+        UserError: naming the key of one that it cannot.
+    """
+    if isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            _require_finite(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: give a finite number")
 
 
 def _class(target: str, kind: type) -> Any:
