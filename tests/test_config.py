@@ -42,6 +42,13 @@ def test_a_recipe_named_for_predictor_and_dataset_is_used(predictor, dataset):
         assert config["recipe"][key] == value
 
 
+@pytest.mark.parametrize(("dataset", "epochs"), [("nasbench101", 6000), ("nasbench201", 4000)])
+@pytest.mark.parametrize("protocol", ["paper", "strict"])
+def test_narformer_trains_as_long_as_its_authors_on_each_benchmark(dataset, epochs, protocol):
+    config = typed(compose(["predictor=narformer", f"dataset={dataset}", f"protocol={protocol}"]))
+    assert config.recipe.epochs == epochs
+
+
 def test_hash_ignores_places_but_not_values():
     base = config_hash(typed(compose([])))
     places = ["out=elsewhere", "logger=none", "dataset.root=x", "runs=y", "trainer.accelerator=cpu", "trainer.eval_nodes=9"]
