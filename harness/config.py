@@ -28,7 +28,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from datasets.base import Benchmark, DatasetConfig
 from datasets.errors import UserError, require_choice
 from datasets.protocol_types import ProtocolConfig
-from harness.registry import load, suggest
+from harness.registry import CONF, load, suggest
 from predictors.base import Predictor
 from predictors.fitted import FittedPredictor
 from predictors.recipe import Recipe, check
@@ -182,6 +182,7 @@ def typed(config: DictConfig) -> ExperimentConfig:
         "logger": LoggerConfig,
     }
     nodes = {name: _merge(schema, config[name], name) for name, schema in schemas.items()}
+    _require_read(nodes["protocol"])
     check(nodes["recipe"], fitted=issubclass(predictor, FittedPredictor))
     require_choice("trainer.strategy", nodes["trainer"].strategy, ("auto", "ddp"))
     require_choice("trainer.accelerator", nodes["trainer"].accelerator, ACCELERATORS)
@@ -238,6 +239,20 @@ def require_seeds(value: Any) -> list[int]:
 
 def _is_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST_SEED
+
+
+def _require_read(protocol: ProtocolConfig) -> None:
+    """Check that the rule reads every key that is set, which are those of its file; a recorded configuration has them all.
+
+    Raises:
+        UserError: naming a key that it does not.
+    """
+    path = CONF / "protocol" / f"{protocol.name}.yaml"
+    known = OmegaConf.load(path) if path.is_file() else asdict(protocol)
+    for field in fields(protocol):
+        value = getattr(protocol, field.name)
+        if field.name not in known and value != field.default:
+            raise UserError(f"protocol.{field.name}={value}: protocol={protocol.name} does not read it; leave it out")
 
 
 def _require_finite(value: Any, key: str = "") -> None:

@@ -79,6 +79,21 @@ def test_mistakes_name_the_key(override, message):
         typed(compose([override]))
 
 
+@pytest.mark.parametrize(
+    ("protocol", "key", "value"),
+    [("strict", "select", "test"), ("paper", "select", "test"), ("in_domain", "family", "vgg"), ("ood", "platform", "cpu")],
+)
+def test_what_a_protocol_does_not_read_is_refused(protocol, key, value):
+    with pytest.raises(UserError, match=rf"protocol\.{key}={value}: protocol={protocol} does not read it; leave it out"):
+        typed(compose([f"protocol={protocol}", f"+protocol.{key}={value}"]))
+
+
+@pytest.mark.parametrize("protocol", registry.names("protocol"))
+def test_a_configuration_reads_itself(protocol):
+    content = plain(typed(compose([f"protocol={protocol}"])))
+    assert plain(typed(OmegaConf.create(content))) == content
+
+
 def test_a_configuration_of_an_older_narbench_is_refused_by_name():
     config = compose(["predictor=flops"])
     OmegaConf.set_struct(config, False)
