@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,25 +80,28 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     _launch(experiment, predictor)
     folder = distributed.from_first(lambda: (begun or RunFolder.create(experiment)).write_start(init))
     timings = {"setup_seconds": time.perf_counter() - clock}
-    logger = distributed.on_first(lambda: loggers.build(experiment, folder))
     with resumable(folder):
+        logger = distributed.on_first(lambda: loggers.build(experiment, folder))
         timings |= _fit(predictor, data, experiment, folder, logger, callbacks)
         return finish(experiment, predictor, data, folder, logger, timings, started, init)
 
 
 @contextmanager
-def resumable(folder: RunFolder) -> Iterator[None]:
-    """Say of a run that is interrupted within how it is finished.
+def resumable(folder: RunFolder, seeds: Sequence[RunFolder] = ()) -> Iterator[None]:
+    """Keep other processes from a run, or a stack of ``seeds``, and say of one that is interrupted how it is finished.
 
     Raises:
-        KeyboardInterrupt: with that as its message.
+        UserError: if another process is running it.
+        KeyboardInterrupt: with how it is finished as its message.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
-        begun = folder.last_checkpoint.exists()
-        where = "its last checkpoint" if begun else "its beginning, for there is no checkpoint yet"
-        raise KeyboardInterrupt(f"interrupted; resume={folder.path} finishes the run from {where}") from None
+    with ExitStack() as held:
+        distributed.on_first(lambda: [held.enter_context(own.lock()) for own in (folder, *seeds)])
+        try:
+            yield
+        except KeyboardInterrupt:
+            begun = folder.last_checkpoint.exists()
+            where = "its last checkpoint" if begun else "its beginning, for there is no checkpoint yet"
+            raise KeyboardInterrupt(f"interrupted; resume={folder.path} finishes the run from {where}") from None
 
 
 def finish(

@@ -20,7 +20,7 @@ from datasets.errors import UserError
 from harness import experiment, loggers
 from harness.config import compose, require_one_device, typed
 from harness.experiment import Result
-from harness.records import CONFIG, RunFolder
+from harness.records import CONFIG, BusyError, RunFolder
 from harness.registry import load
 from harness.show import show_result, show_runs
 from harness.stacked_runs import run_seeds
@@ -114,10 +114,10 @@ def execute(job: Job) -> Outcome:
         with contextlib.chdir(job.directory), contextlib.ExitStack() as cleanup:
             cleanup.callback(loggers.close_unfinished)
             return _run(job)
+    except (Timeout, BusyError):
+        return Outcome(skipped="another process is running it")
     except UserError as error:
         return Outcome(error=str(error))
-    except Timeout:
-        return Outcome(skipped="another process is running it")
     except Exception as error:  # another exception may not survive being sent, which would take every other job with it
         traceback.print_exc()
         return Outcome(error=f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import yaml
+from filelock import FileLock, Timeout
 
 from datasets.errors import UserError
 
@@ -32,6 +34,10 @@ START = "init.json"
 """File in the folder of a run that says which encoder it started from, for its record and a resumption."""
 
 SCHEMA_VERSION = 1
+
+
+class BusyError(UserError):
+    """Another process is running it."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,17 @@ class RunFolder:
         if start is not None:
             write_text(self.path / START, json.dumps(start, indent=1) + "\n")
         return self
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Keep other processes from running it; also a process that is killed lets go.
+
+        Raises:
+            BusyError: if one is running it.
+        """
+        try:
+            return FileLock(self.path / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise BusyError(f"{self.path}: another process is running it; wait for it, or end it") from None
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with."""

@@ -52,7 +52,7 @@ def run_seeds(config: DictConfig) -> list[Result]:
         where.write_start(init)
     setup = time.perf_counter() - clock
     results = []
-    with resumable(folder):
+    with resumable(folder, folders):
         training.run(folder.last_checkpoint, resume is not None)
         share = training.state.seconds / len(configs)
         timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}

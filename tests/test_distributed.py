@@ -133,7 +133,8 @@ def test_only_the_first_process_writes_and_prints(two):
     folder, done = two
     assert done.stdout.count("results in") == 1
     assert all("find_unused_parameters" in line for line in done.stderr.splitlines()), done.stderr
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "checkpoints", "predictions.parquet", "record.json"}
+    files = {"config.yaml", "checkpoints", "predictions.parquet", "record.json"}
+    assert {path.name for path in folder.iterdir()} == files | {".lock"}
 
 
 def test_every_graph_is_predicted_once_and_scored_as_by_one_process(two):

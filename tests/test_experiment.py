@@ -128,6 +128,22 @@ def test_a_killed_run_resumes_to_the_same_result(small_run, tmp_path):
     assert json.loads((out / "record.json").read_text())["timings"]["train_seconds"] > 10_000, "time before the kill counts"
 
 
+def test_a_run_that_is_still_running_is_not_resumed(tmp_path):
+    out, messages = tmp_path / "run", []
+
+    class Impatient(Callback):
+        def on_train_epoch_start(self, *_):
+            with pytest.raises(narbench.UserError) as refused:
+                run(resumed(compose([f"resume={out}"]), []))
+            messages.append(str(refused.value))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(compose([*SMALL, f"out={out}"]), [Impatient()])
+    assert messages == [f"{out}: another process is running it; wait for it, or end it"]
+    assert run(resumed(compose([f"resume={out}"]), [])).record["id"] == "run"
+
+
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_run_that_goes_on_otherwise_is_judged_by_its_own_weights(every, tmp_path, monkeypatch):
     """Resumed with other random numbers, as by other processes: the best is of the steps up to the checkpoint or after."""

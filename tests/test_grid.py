@@ -119,6 +119,14 @@ def test_an_error_that_is_no_mistake_of_the_users_fails_one_job(tmp_path, monkey
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_job_that_is_running_elsewhere_is_skipped(tmp_path):
+    begun = job(tmp_path, "predictor=flops", f"out={tmp_path / 'run'}", resumable=True)
+    folder = RunFolder.create(typed(compose(["predictor=flops", "logger=none", f"out={tmp_path / 'run'}"])))
+    with folder.lock():
+        assert execute(begun) == Outcome(skipped="another process is running it")
+    assert execute(begun).results[0].record["id"] == "run"
+
+
 def test_interruption_keeps_what_is_finished(tmp_path):
     class Interrupted:
         closed = False

@@ -143,6 +143,22 @@ def test_a_stack_that_is_interrupted_while_it_is_scored_goes_on(tmp_path, monkey
         assert np.array_equal(again.prediction, predictions(result.folder.path).prediction)
 
 
+def test_a_stack_that_is_still_running_is_not_resumed_and_none_of_its_seeds(tmp_path, monkeypatch):
+    refused = []
+
+    def impatient(*_):
+        for path, start in ((tmp_path, run_seeds), (tmp_path / "s1", experiment.run)):
+            with pytest.raises(UserError, match=f"{path}: another process is running it"):
+                start(resumed(compose([f"resume={path}"]), []))
+            refused.append(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.stacked_runs.finish", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        run_seeds(compose(overrides("gin", "seeds=[0,1]", f"out={tmp_path}")))
+    assert len(refused) == 2
+
+
 def test_a_stack_is_scored_in_batches_of_any_size(tmp_path, monkeypatch):
     """Every seed has a graph in each of them, also where one of every seed is more than was asked for."""
     case = overrides("nnformer", f"seeds={list(SEEDS)}", "recipe.epochs=1")
