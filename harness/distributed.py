@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from inspect import signature
@@ -52,6 +53,7 @@ def launch(hardware: TrainerConfig) -> None:
             raise UserError("trainer.precision=16-mixed: no CPU trains in float16; give bf16-mixed or 32-true, or a GPU")
         if several:
             fabric.launch()
+            atexit.register(_leave)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         given = "trainer=ddp" if several else f"trainer.accelerator={hardware.accelerator}"
         raise UserError(f"{given}: {' '.join(str(error).split())}") from None
@@ -59,6 +61,12 @@ def launch(hardware: TrainerConfig) -> None:
     started = max(elastic, share().world)
     if started != asked:
         raise UserError(f"{started} processes were started, and {asked} asked for; give trainer=ddp trainer.devices=N")
+
+
+def _leave() -> None:
+    """End the group before the process: Gloo's threads abort one that exits under them, and Lightning ends NCCL's alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def strategy(hardware: TrainerConfig) -> str | DDPStrategy:
