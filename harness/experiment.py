@@ -78,9 +78,10 @@ def run(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     begun = RunFolder.existing(Path(experiment.resume)) if experiment.resume else None
     init = start(predictor, data, experiment, begun.start() if begun and begun.last_checkpoint.exists() else None)
     _launch(experiment, predictor)
-    folder = distributed.from_first(lambda: (begun or RunFolder.create(experiment)).write_start(init))
+    folder = distributed.from_first(lambda: begun or RunFolder.create(experiment))
     timings = {"setup_seconds": time.perf_counter() - clock}
     with resumable(folder):
+        distributed.on_first(lambda: folder.write_start(init))
         logger = distributed.on_first(lambda: loggers.build(experiment, folder))
         timings |= _fit(predictor, data, experiment, folder, logger, callbacks)
         return finish(experiment, predictor, data, folder, logger, timings, started, init)

@@ -96,11 +96,10 @@ class RunFolder:
         content: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
         return content
 
-    def write_start(self, start: Mapping[str, Any] | None) -> RunFolder:
+    def write_start(self, start: Mapping[str, Any] | None) -> None:
         """Write ``init.json`` for a run that starts from an encoder."""
         if start is not None:
             write_text(self.path / START, json.dumps(start, indent=1) + "\n")
-        return self
 
     def lock(self) -> AbstractContextManager[object]:
         """Keep other processes from running it; also a process that is killed lets go.

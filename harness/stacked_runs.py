@@ -48,11 +48,11 @@ def run_seeds(config: DictConfig) -> list[Result]:
     data, predictors, inits = zip(*map(_built, configs, starts), strict=True)
     training = StackedTraining(predictors, data, configs)
     folder, folders = (resume, _folders(resume)) if resume else _created(stack, configs)
-    for where, init in zip(folders, inits, strict=True):
-        where.write_start(init)
     setup = time.perf_counter() - clock
     results = []
     with resumable(folder, folders):
+        for where, init in zip(folders, inits, strict=True):
+            where.write_start(init)
         training.run(folder.last_checkpoint, resume is not None)
         share = training.state.seconds / len(configs)
         timings = {"setup_seconds": setup / len(configs), "train_seconds": share, "train_seeds": len(configs)}

@@ -151,6 +151,7 @@ def test_the_published_transfer(tmp_path):
     ).record
     assert (ninth["protocol"]["sizes"]["train"], ninth["protocol"]["sizes"]["test"]) == (4, 4)
     assert ninth["init"]["id"] == eight["id"]
+    assert ninth["init"]["seen"] == 0, "its networks are known, their latencies on this device are not"
     source, ours = (
         checkpoint(tmp_path / "eight", f"{eight['selected_weights']}.ckpt"),
         checkpoint(tmp_path / "n", "last.ckpt"),
