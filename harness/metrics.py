@@ -21,7 +21,7 @@ class Scores:
 
     ``kendall_tau`` is tau-b; ``mape_percent`` and ``acc_<x>_percent`` (share of predictions within x % of the label) are
     relative to the label; ``regret_top<k>`` is the best label minus the best label among the k best-predicted graphs, in
-    label units.
+    label units, its mean over all orders of graphs that are predicted alike.
     """
 
     values: dict[str, float]
@@ -94,10 +94,22 @@ def _r2(prediction: Floats, label: Floats) -> float:
 
 def _regret(top: int, sign: float) -> Callable[[Floats, Floats], float]:
     def metric(prediction: Floats, label: Floats) -> float:
-        chosen = np.argsort(-sign * prediction, kind="stable")[:top]
-        return float((sign * label).max() - (sign * label[chosen]).max())
+        predicted, gain = sign * prediction, sign * label
+        chosen = min(top, len(gain))
+        least = np.partition(predicted, -chosen)[-chosen]
+        sure, tied = gain[predicted > least], np.sort(gain[predicted == least])[::-1]
+        draws = chosen - len(sure)
+        best = np.maximum(tied, sure.max(initial=-np.inf))
+        return float(gain.max() - best @ _is_best_of(draws, len(tied)))
 
     return metric
+
+
+def _is_best_of(draws: int, count: int) -> Floats:
+    """(``count``,) probability that the i-th best of ``count`` is the best of ``draws`` drawn without replacement."""
+    missed = np.append(1.0, np.cumprod(1 - draws / np.arange(count, 0, -1.0)))
+    chance: Floats = missed[:-1] - missed[1:]
+    return chance
 
 
 def _metrics(higher_is_better: bool) -> dict[str, Callable[[Floats, Floats], float]]:

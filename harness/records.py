@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +34,13 @@ START = "init.json"
 """File in the folder of a run that says which encoder it started from, for its record and a resumption."""
 
 SCHEMA_VERSION = 1
+
+NEEDED = (
+    *("id", "started", "predictor", "seed", "config", "config_hash", "metrics.test"),
+    *("dataset.name", "dataset.fingerprint", "dataset.task", "dataset.labels.val", "dataset.labels.test"),
+    *("protocol.name", "protocol.version", "protocol.sha256", "protocol.leaks", "protocol.sizes.train"),
+)
+"""Dotted keys of a record without which nothing can read it."""
 
 
 class BusyError(UserError):
@@ -121,7 +128,7 @@ class RunFolder:
         """The run's record, None while it is unfinished.
 
         Raises:
-            UserError: if it is damaged, or of another version.
+            UserError: if it is damaged, incomplete or of another version.
         """
         path = self.path / RECORD
         if not path.exists():
@@ -135,6 +142,16 @@ class RunFolder:
             raise UserError(
                 f"{path}: schema version {version}, this narbench reads {SCHEMA_VERSION}; run the experiment again"
             )
+        if missing := [key for key in NEEDED if not _has(content, key.split("."))]:
+            raise UserError(
+                f"{path}: no record of a run, it lacks {', '.join(missing)}; delete it or run the experiment again"
+            )
+        try:
+            start_time(content)
+        except ValueError:
+            raise UserError(
+                f"{path}: started {content['started']!r}: no time; delete it or run the experiment again"
+            ) from None
         return content
 
     def finished(self) -> dict[str, Any]:
@@ -239,6 +256,12 @@ def _runs_of(folder: Path) -> list[Path]:
     """The folder itself, or those of the seeds of a stack."""
     seeds = folder / SEED_FOLDERS
     return [folder / name for name in json.loads(seeds.read_text())] if seeds.is_file() else [folder]
+
+
+def _has(content: Any, keys: Sequence[str]) -> bool:
+    if not keys:
+        return True
+    return isinstance(content, dict) and keys[0] in content and _has(content[keys[0]], keys[1:])
 
 
 def _claimed(path: Path) -> Path:

@@ -45,11 +45,15 @@ def write_run(
         "predictor": predictor,
         "seed": seed,
         "config": settings,
+        "config_hash": "c" * 64,
         "dataset": {
             "name": dataset, "fingerprint": "f" * 64, "task": "accuracy",
             "labels": copy.deepcopy(settings["dataset"]["labels"]),
         },
-        "protocol": {"name": protocol, "version": 1, "leaks": leaks, "sizes": {"train": train, "val": 200, "test": 1000}},
+        "protocol": {
+            "name": protocol, "version": 1, "sha256": "5" * 64, "leaks": leaks,
+            "sizes": {"train": train, "val": 200, "test": 1000},
+        },
         "metrics": {"val": {"kendall_tau": val}, "test": {"kendall_tau": tau} if values is None else values},
     }  # fmt: skip
     (path / "record.json").write_text(json.dumps(record))

@@ -102,6 +102,25 @@ def test_why_metrics_failed_is_shown_for_yardsticks_too(tmp_path, capsys):
         assert "diverged" not in shown
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda record: record.update(started="yesterday"), "started 'yesterday': no time"),
+        (lambda record: record.pop("config_hash"), "no record of a run, it lacks config_hash;"),
+    ],
+)
+def test_a_damaged_record_does_not_hide_the_others(runs, tmp_path, change, problem):
+    for name in ("whole", "damaged"):
+        shutil.copytree(next(runs.glob("*knn*")), tmp_path / name)
+    path = tmp_path / "damaged" / "record.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    result = CliRunner().invoke(app, ["runs", str(tmp_path)], env={"COLUMNS": "240"})
+    assert f"{path}: {problem}" in result.output
+    assert [line.split()[-1] for line in listed(tmp_path)] == ["whole"]
+
+
 def test_a_name_that_looks_like_markup(runs, tmp_path):
     shutil.copytree(next(runs.glob("*knn*")), tmp_path / "knn[v2]")
     assert listed(tmp_path)[0].rstrip().endswith("knn[v2]")

@@ -54,6 +54,21 @@ def test_regret_of_a_latency_counts_the_fastest():
     assert found["regret_top1"] == pytest.approx(1.0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.7, 0.9]), min_size=1, max_size=13), st.integers(), st.booleans())
+def test_regret_is_the_mean_over_all_orders_of_ties(label, seed, higher_is_better):
+    label, sign = np.array(label), 1 if higher_is_better else -1
+    prediction = np.random.default_rng(abs(seed)).integers(0, 3, len(label)).astype(float)
+    found = score(prediction, label, higher_is_better=higher_is_better).values
+    for top in (1, 10):
+        regrets = [
+            (sign * label).max() - (sign * label[list(chosen)]).max()
+            for chosen in itertools.combinations(range(len(label)), min(top, len(label)))
+            if (sign * prediction[list(chosen)]).min() >= (sign * np.delete(prediction, chosen)).max(initial=-9)
+        ]
+        assert found[f"regret_top{top}"] == pytest.approx(np.mean(regrets), abs=1e-12)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_prediction_that_is_not_finite_fails_every_metric(bad):
     scores = score(np.array([0.1, bad, 0.3]), np.array([0.1, 0.2, 0.3]), higher_is_better=True)

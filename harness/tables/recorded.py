@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets.errors import UserError
 from datasets.protocols import VERSIONS
 from harness.metric_facts import COSTS, selection_metric
 from harness.records import PREDICTIONS, RECORD, RunFolder, start_time
 from harness.registry import names
 from harness.tables.costs import cost
 from harness.tables.defaults import composed, settings
-
-NEEDED = (
-    *("id", "started", "predictor", "seed", "config", "metrics.test"),
-    *("dataset.name", "dataset.fingerprint", "dataset.task", "dataset.labels.val", "dataset.labels.test"),
-    *("protocol.name", "protocol.version", "protocol.leaks", "protocol.sizes.train"),
-)
-"""Dotted keys of a record that tables read."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ def read_records(folders: Iterable[Path]) -> list[Recorded]:
         UserError: naming the file for a record that is damaged, incomplete or of another version.
     """
     paths = sorted({path for folder in folders for path in folder.rglob(RECORD)})
-    records = [Recorded(path, _read(path)) for path in paths]
+    records = [Recorded(path, RunFolder(path.parent).finished()) for path in paths]
     current = sorted((record for record in records if record.current_protocol), key=lambda record: record.started)
     newest = {record.data_settings: record.fingerprint for record in current}
     kept = {record.path for record in current if record.fingerprint == newest[record.data_settings]}
@@ -157,21 +149,3 @@ def _is_seed(key: str) -> bool:
 
 def _is_of_protocol(key: str) -> bool:
     return key in ("train", "val") or key.startswith("protocol.")
-
-
-def _has(content: Any, keys: Sequence[str]) -> bool:
-    if not keys:
-        return True
-    return isinstance(content, dict) and keys[0] in content and _has(content[keys[0]], keys[1:])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = RunFolder(path.parent).finished()
-    missing = [key for key in NEEDED if not _has(content, key.split("."))]
-    if missing:
-        raise UserError(f"{path}: no record of a run, it lacks {', '.join(missing)}; delete it or run the experiment again")
-    try:
-        start_time(content)
-    except ValueError:
-        raise UserError(f"{path}: started {content['started']!r}: no time; delete it or run the experiment again") from None
-    return content
