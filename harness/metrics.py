@@ -100,7 +100,7 @@ def _regret(top: int, sign: float) -> Callable[[Floats, Floats], float]:
         sure, tied = gain[predicted > least], np.sort(gain[predicted == least])[::-1]
         draws = chosen - len(sure)
         best = np.maximum(tied, sure.max(initial=-np.inf))
-        return float(gain.max() - best @ _is_best_of(draws, len(tied)))
+        return float((gain.max() - best) @ _is_best_of(draws, len(tied)))
 
     return metric
 

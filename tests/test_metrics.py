@@ -54,6 +54,13 @@ def test_regret_of_a_latency_counts_the_fastest():
     assert found["regret_top1"] == pytest.approx(1.0)
 
 
+def test_regret_is_exactly_0_where_the_best_is_chosen_for_sure():
+    for tied in range(10, 60):
+        prediction = np.array([2.0, *np.ones(tied)])
+        found = score(prediction, np.linspace(0.91, 0.1, tied + 1), higher_is_better=True).values
+        assert str(found["regret_top10"]) == "0.0", "not -1e-16, which is shown as -0.0000"
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.7, 0.9]), min_size=1, max_size=13), st.integers(), st.booleans())
 def test_regret_is_the_mean_over_all_orders_of_ties(label, seed, higher_is_better):
